@@ -1,0 +1,1 @@
+"""drpo: search for the system prompt and in-context examples that align a frozen language model."""

@@ -1,0 +1,64 @@
+"""The only renderer: (system prompt, shots, query) -> what the base model reads.
+
+Search, evaluation, serving and export all go through `Composer`, so that what was optimized is what is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from drpo.llm.base import Message, Request
+from drpo.templates import Templates
+from drpo.types import Example
+
+PromptForm = Literal["chat", "text"]
+TEXT_STOP = ("\n# Query",)  # where a base model that goes on with the page begins the next question itself
+RESPOND_TEMPLATES: dict[PromptForm, str] = {"chat": "respond_chat.j2", "text": "respond_text.j2"}
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How a model is asked to sample. Temperature 0 is greedy; None leaves a field to the endpoint."""
+
+    temperature: float | None = 0.0
+    top_p: float | None = None
+    max_tokens: int | None = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class Composer:
+    """Renders in one form: "chat" as messages, "text" as a page that a base model continues."""
+
+    templates: Templates
+    form: PromptForm
+
+    def messages(self, system_prompt: str, shots: Sequence[Example], query: str) -> tuple[Message, ...]:
+        """System message, then a user and an assistant message per shot, nearest first, then the query."""
+
+        def part(macro: str, text: str) -> str:
+            return self.templates.render_macro("respond_chat", macro, text)
+
+        turns = [Message("system", part("system", system_prompt))]
+        for shot in shots:
+            turns.append(Message("user", part("user", shot.query)))
+            turns.append(Message("assistant", part("assistant", shot.response)))
+        return (*turns, Message("user", part("user", query)))
+
+    def text(self, system_prompt: str, shots: Sequence[Example], query: str) -> str:
+        """The page for a base model; its answer begins where the page ends."""
+        return self.templates.render("respond_text", system_prompt=system_prompt, shots=shots, query=query)
+
+    def request(
+        self, model: str, sampling: Sampling, system_prompt: str, shots: Sequence[Example], query: str
+    ) -> Request:
+        """The request to the base model named `model` (its identity)."""
+        common = {"temperature": sampling.temperature, "top_p": sampling.top_p}
+        if self.form == "chat":
+            messages = self.messages(system_prompt, shots, query)
+            return Request(model, messages=messages, max_tokens=sampling.max_tokens, role="base", **common)
+        page = self.text(system_prompt, shots, query)
+        return Request(
+            model, prompt=page, max_tokens=sampling.max_tokens, stop=TEXT_STOP, role="base", **common
+        )

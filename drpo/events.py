@@ -1,0 +1,130 @@
+"""What happens in a run, as a closed union of values without clocks, hosts or counts of retries.
+
+Events are emitted at the barrier of each level, in candidate order, so the file is the same to the byte
+whatever the latencies, the concurrency and the crashes were.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, assert_never
+
+from drpo.errors import RecordDamaged, StorageError
+
+
+@dataclass(frozen=True, slots=True)
+class NodeMade:
+    """A node joined the tree. `score` is the search's ranking of it, `subject` which example it belongs to."""
+
+    id: int
+    place: str
+    parent: int | None
+    depth: int
+    kept: bool
+    reward: float | None
+    score: float | None
+    state: dict[str, Any]
+    failure: str | None = None
+    subject: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ProposalDropped:
+    """A proposal became no node: it could not be read, or its response could not be evaluated."""
+
+    place: str
+    parent: int
+    reason: str
+    raw: str
+    subject: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LevelDone:
+    """The next beam is chosen, best first. `limit`: how many nodes a path may have now."""
+
+    level: int
+    limit: int
+    beam: tuple[int, ...]
+    stalled: bool
+    subject: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SearchDone:
+    """The search is over. `ended`: depth, stalled, patience, perfect."""
+
+    best: int
+    score: float | None
+    nodes: int
+    levels: int
+    ended: str
+    subject: int | None = None
+
+
+Event = NodeMade | ProposalDropped | LevelDone | SearchDone
+
+
+def event_line(event: Event) -> str:
+    """One event as one line of JSON; fields that do not apply are left out."""
+    match event:
+        case NodeMade():
+            kind = "node"
+        case ProposalDropped():
+            kind = "dropped"
+        case LevelDone():
+            kind = "level"
+        case SearchDone():
+            kind = "end"
+        case _:
+            assert_never(event)
+    fields = {name: value for name, value in asdict(event).items() if name != "subject" or value is not None}
+    return json.dumps({"event": kind, **fields}, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def read_events(path: Path) -> list[dict[str, Any]]:
+    """The events of a file as plain values; a torn last line is left out."""
+    lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
+    return [json.loads(line) for line in lines]
+
+
+class EventFile:
+    """Writes events. A resumed search emits the same ones again: they are compared, not written twice."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            self._known = path.read_bytes() if path.exists() else b""
+        except OSError as error:
+            raise StorageError(f"{path}: cannot be read: {error.strerror}") from error
+        self._length = 0
+        self._line = 0
+
+    def emit(self, events: Iterable[Event]) -> None:
+        """Append `events`. Raises RecordDamaged where the file already says something else at this place."""
+        for event in events:
+            data = event_line(event).encode("utf-8", "backslashreplace")
+            self._line += 1
+            known = self._known[self._length : self._length + len(data)]
+            if known != data:
+                if known and not data.startswith(self._known[self._length :]):
+                    raise RecordDamaged(
+                        f"{self._path}:{self._line}: expected the event that the recorded calls lead to, found "
+                        "another one: the file was edited, or written by another version of drpo. Delete it and "
+                        "run again: it is rebuilt from the recorded calls"
+                    )
+                self._write(data)
+            self._length += len(data)
+
+    def _write(self, data: bytes) -> None:
+        try:
+            with self._path.open("r+b" if self._path.exists() else "w+b") as file:
+                file.truncate(self._length)
+                file.seek(self._length)
+                file.write(data)
+        except OSError as error:
+            raise StorageError(f"{self._path}: cannot be written: {error.strerror}") from error
+        self._known = self._known[: self._length] + data

@@ -1,0 +1,172 @@
+"""JSON lines that can be trusted: appended durably, each with a checksum, read back or refused.
+
+A line is a JSON object whose last field is `"sum"`, the CRC-32 of the text before that field. Reading
+tolerates one damaged *last* line (a process that was killed while it wrote) and nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import zlib
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from drpo.errors import RecordDamaged, StorageError
+
+_SUM_LENGTH = len(',"sum":"00000000"}')
+
+
+def encode_line(record: dict[str, Any]) -> str:
+    """One checksummed line without its newline. `record` must not be empty nor have a field `sum`."""
+    body = json.dumps(record, ensure_ascii=True, separators=(",", ":"), allow_nan=False)[:-1]
+    return f'{body},"sum":"{zlib.crc32(body.encode("ascii")):08x}"}}'
+
+
+def decode_line(line: str) -> dict[str, Any] | None:
+    """The record of one line, or None where the line is not what `encode_line` wrote."""
+    body, seal = line[:-_SUM_LENGTH], line[-_SUM_LENGTH:]
+    if seal != f',"sum":"{zlib.crc32(body.encode("utf-8", "replace")):08x}"}}':
+        return None
+    try:
+        record = json.loads(body + "}")
+    except ValueError:
+        return None
+    return record if isinstance(record, dict) else None
+
+
+@dataclass(frozen=True, slots=True)
+class Lines:
+    """What a file of lines holds. `sound_bytes` is its length without a torn last line (`torn`)."""
+
+    records: tuple[dict[str, Any], ...]
+    sound_bytes: int
+    torn: bool
+
+
+def read_lines(path: Path) -> Lines:
+    """All records of `path` (none if there is no file). Raises RecordDamaged with the line's number."""
+    try:
+        data = path.read_bytes() if path.exists() else b""
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be read: {error.strerror}") from error
+    records: list[dict[str, Any]] = []
+    raw_lines = data.split(b"\n")
+    unfinished = raw_lines.pop()  # what follows the last newline: empty unless the last write was cut
+    sound = 0
+    for number, raw in enumerate(raw_lines, 1):
+        record = decode_line(raw.decode("utf-8", "replace"))
+        if record is None:
+            if number == len(raw_lines) and not unfinished:
+                return Lines(tuple(records), sound, torn=True)
+            raise RecordDamaged(
+                f"{path}:{number}: expected a line with a matching checksum, found a damaged one. Only the last "
+                "line of a record may be torn. Restore the file from a copy, or begin anew with another --run-dir"
+            )
+        records.append(record)
+        sound += len(raw) + 1
+    return Lines(tuple(records), sound, torn=bool(unfinished))
+
+
+class Journal:
+    """Appends records to a file; `append` returns when its record is on the disk.
+
+    Records that arrive while one fsync is under way share the next (group commit), and both happen in a
+    worker thread, so that a slow disk delays the record and not the whole event loop.
+    """
+
+    def __init__(self, path: Path, sound_bytes: int | None = None) -> None:
+        self._path = path
+        self._pending: list[tuple[str, asyncio.Future[None]]] = []
+        self._writer: asyncio.Task[None] | None = None
+        self._broken: StorageError | None = None
+        try:
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+            if sound_bytes is not None and os.fstat(self._file).st_size != sound_bytes:
+                os.ftruncate(self._file, sound_bytes)  # the torn last line goes, or the next would join it
+            sync_folder(path.parent)
+        except OSError as error:
+            raise _storage_error(path, error) from error
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="drpo-journal")
+
+    async def append(self, record: dict[str, Any]) -> None:
+        """Write one record durably. After a failure every further append fails: the disk's state is unknown."""
+        if self._broken:
+            raise self._broken
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._pending.append((encode_line(record), done))
+        if self._writer is None:
+            self._writer = asyncio.create_task(self._write_pending())
+        await done
+
+    async def close(self) -> None:
+        """Finish what is pending and close the file."""
+        if self._writer is not None:
+            await self._writer
+        self._thread.shutdown(wait=True)
+        os.close(self._file)
+
+    async def _write_pending(self) -> None:
+        loop = asyncio.get_running_loop()
+        while self._pending:
+            batch, self._pending = self._pending, []
+            data = "".join(f"{line}\n" for line, _ in batch).encode("ascii")
+            try:
+                await loop.run_in_executor(self._thread, self._write, data)
+            except OSError as error:
+                self._broken = _storage_error(self._path, error)
+            for _, done in batch:
+                if done.cancelled():
+                    continue
+                if self._broken:
+                    done.set_exception(self._broken)
+                else:
+                    done.set_result(None)
+        self._writer = None
+
+    def _write(self, data: bytes) -> None:
+        while data:
+            data = data[os.write(self._file, data) :]
+        os.fsync(self._file)
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """`path` holds either its old content or all of `text`, whatever happens."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        sync_folder(path.parent)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise _storage_error(path, error) from error
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in `folder` durable too (a no-op where folders cannot be opened, as on Windows)."""
+    if os.name == "nt":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def plain_lines(records: Iterable[dict[str, Any]]) -> str:
+    """Records as JSON lines without checksums, for files that people and other programs read."""
+    return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+
+
+def _storage_error(path: Path, error: OSError) -> StorageError:
+    return StorageError(
+        f"{path}: cannot be written: {error.strerror or error}. Free or unlock the disk, then run the same "
+        "command again: what is recorded is not asked again"
+    )

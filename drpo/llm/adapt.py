@@ -1,0 +1,44 @@
+"""Asks a model without the parameters that it refuses, once that is known."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import replace
+from typing import Any
+
+from drpo.errors import ParameterRefused
+from drpo.llm.base import LLM, Completion, Request
+from drpo.llm.recorder import Record
+
+_UNSET: dict[str, Any] = {"temperature": None, "top_p": None, "max_tokens": None, "seed": None, "stop": ()}
+
+
+class Adapt:
+    """Wraps a `Recorder`. What a model refuses is known from the catalog, the record, or its own words.
+
+    A refused `n` cannot be left out without changing the question: `ParameterRefused("n")` is passed on, and
+    `drpo.ask.sample` asks for each choice by itself. A request that is recorded in its full form is answered
+    so: which of several equal-timed requests noticed the refusal first must not matter on resume.
+    """
+
+    def __init__(self, inner: LLM, record: Record, refused: Collection[str] = ()) -> None:
+        self._inner, self._record = inner, record
+        self._refused = frozenset(refused)
+
+    async def complete(self, request: Request) -> Completion:
+        """The reply of the model to `request` or to what is left of it."""
+        while True:
+            form = request if self._record.holds(request) else self._without_refused(request)
+            try:
+                return await self._inner.complete(form)
+            except ParameterRefused as refused:
+                if refused.parameter not in _UNSET:
+                    raise
+                request = replace(form, **{refused.parameter: _UNSET[refused.parameter]})
+
+    def _without_refused(self, request: Request) -> Request:
+        refused = self._refused | self._record.refused_by_model.get(request.model, set())
+        if "n" in refused and request.n > 1:
+            raise ParameterRefused("n", f"{request.model} gives one choice a request")
+        unset = {name: _UNSET[name] for name in refused if name in _UNSET and getattr(request, name) != _UNSET[name]}
+        return replace(request, **unset) if unset else request

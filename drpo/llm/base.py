@@ -1,0 +1,102 @@
+"""The door to every model: one request, one completion, one method; and the key that identifies a request."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, runtime_checkable
+
+ChatRole = Literal["system", "user", "assistant"]
+Role = Literal["base", "optimizer", "evaluator", "selector"]
+ROLES: tuple[Role, ...] = ("base", "optimizer", "evaluator", "selector")
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a chat."""
+
+    role: ChatRole
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One call to a model: chat messages, or a prompt to continue (`prompt` not None, messages empty).
+
+    None for a sampling field means: not sent, the endpoint's own default. `n` choices are wanted.
+    `role` and `priority` (lower goes first when slots are short) steer drpo only and are not part of the
+    request's identity; `tests/test_request_key.py` holds every field to one of the two sides.
+    """
+
+    model: str
+    messages: tuple[Message, ...] = ()
+    prompt: str | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    max_tokens: int | None = None
+    stop: tuple[str, ...] = ()
+    seed: int | None = None
+    n: int = 1
+    role: Role = "base"
+    priority: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One reply text. `finish_reason`: stop, length, content_filter, context_length, or what the server says."""
+
+    text: str
+    finish_reason: str = "stop"
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens of one call; `cached` of the prompt's came from the server's prefix cache."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """What came back: at least one choice, at most `Request.n` (some endpoints ignore n)."""
+
+    choices: tuple[Choice, ...]
+    usage: Usage = field(default_factory=Usage)
+    served_model: str = ""
+
+
+@runtime_checkable
+class LLM(Protocol):
+    """Anything that answers requests. Raises a `DrpoError` when the boundary is broken, never for bad text."""
+
+    async def complete(self, request: Request) -> Completion: ...
+
+
+def identity(request: Request) -> dict[str, Any]:
+    """The fields that change the reply, and nothing else, as plain JSON values; unset ones are left out."""
+    facts: dict[str, Any] = {"model": request.model}
+    if request.prompt is None:
+        facts["messages"] = [[m.role, m.content] for m in request.messages]
+    else:
+        facts["prompt"] = request.prompt
+    optional = {
+        "temperature": request.temperature,
+        "top_p": request.top_p,
+        "max_tokens": request.max_tokens,
+        "seed": request.seed,
+    }
+    facts.update({name: value for name, value in optional.items() if value is not None})
+    if request.stop:
+        facts["stop"] = list(request.stop)
+    if request.n != 1:
+        facts["n"] = request.n
+    return facts
+
+
+def request_key(request: Request) -> str:
+    """64 hex digits that are equal exactly when two requests ask the same question in the same way."""
+    text = json.dumps(identity(request), ensure_ascii=True, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode("ascii")).hexdigest()

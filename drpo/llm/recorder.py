@@ -1,0 +1,180 @@
+"""Record and replay: every reply is on the disk before anything uses it, and is never asked for again.
+
+The record is what makes a run resumable: the search is deterministic given the replies, so the same search
+is run again, recorded calls answer at once and the rest go out. Strict replay is the same code without an
+inner model: a call that is not recorded raises `ReplayMissed`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from drpo.errors import DrpoError, ParameterRefused, ReplayMissed
+from drpo.jsonl import Journal, read_lines
+from drpo.llm.base import LLM, Choice, Completion, Request, Usage, identity, request_key
+from drpo.llm.limits import Stop
+
+Json = Any
+
+
+class Record:
+    """The calls, refusals and facts of one run: a dictionary that survives kill -9.
+
+    A *fact* is anything else that decides the search and could differ elsewhere or tomorrow (the shots
+    retrieved for a query, the prompt form a server wants): computed once, kept, read back in replay.
+    """
+
+    def __init__(self, path: Path, *, writable: bool = True) -> None:
+        lines = read_lines(path)
+        self._calls: dict[str, Completion] = {}
+        self._refusals: dict[str, ParameterRefused] = {}
+        self._facts: dict[str, Json] = {}
+        self._in_air: dict[str, asyncio.Task[Completion]] = {}
+        self.refused_by_model: dict[str, set[str]] = {}
+        self.missed: dict[str, Request] = {}
+        self.asked: dict[str, str] = {}
+        self.sent: Counter[str] = Counter()
+        for entry in lines.records:
+            self._take_in(entry)
+        self._journal = Journal(path, lines.sound_bytes) if writable else None
+
+    @property
+    def read_only(self) -> bool:
+        """Whether nothing can be added: a strict replay."""
+        return self._journal is None
+
+    def __len__(self) -> int:
+        return len(self._calls)
+
+    def holds(self, request: Request) -> bool:
+        """Whether this request was answered or refused before."""
+        key = request_key(request)
+        return key in self._calls or key in self._refusals
+
+    def calls_by_role(self) -> dict[str, int]:
+        """Calls that this search has used so far: distinct requests with a reply, whenever they were sent."""
+        return dict(sorted(Counter(self.asked.values()).items()))
+
+    async def answer(self, request: Request, inner: LLM | None) -> Completion:
+        """The recorded reply, or that of `inner`, recorded. Equal requests in the air are one call."""
+        key = request_key(request)
+        if key in self._calls:
+            completion = self._calls[key]
+        elif key in self._refusals:
+            raise self._refusals[key]
+        elif inner is None or self._journal is None:
+            self.missed[key] = request
+            raise ReplayMissed(f"the record holds no reply to this {request.role} request to {request.model}")
+        else:
+            if key not in self._in_air:
+                # A task of its own: whoever asked may be cancelled, the reply is paid for and gets recorded.
+                self._in_air[key] = asyncio.create_task(self._send(key, request, inner))
+            completion = await asyncio.shield(self._in_air[key])
+        self.asked.setdefault(key, request.role)
+        return completion
+
+    async def fact(self, name: str, compute: Callable[[], Awaitable[Json]]) -> Json:
+        """The recorded value of `name`, or what `compute` gives (plain JSON), recorded before it is used."""
+        if name not in self._facts:
+            if self._journal is None:
+                raise ReplayMissed(f"the record does not hold {name}")
+            value = await compute()
+            await self._journal.append({"kind": "fact", "name": name, "value": value})
+            self._facts[name] = value
+        return self._facts[name]
+
+    def known_facts(self) -> Iterable[str]:
+        """The names of all recorded facts."""
+        return self._facts.keys()
+
+    async def drain(self, timeout_s: float) -> int:
+        """Wait for the calls in the air, so that they are recorded; returns how many were abandoned."""
+        if not self._in_air:
+            return 0
+        _, late = await asyncio.wait(set(self._in_air.values()), timeout=timeout_s)
+        for task in late:
+            task.cancel()
+        await asyncio.gather(*late, return_exceptions=True)
+        return len(late)
+
+    async def close(self) -> None:
+        """Write what is pending and release the file."""
+        if self._journal is not None:
+            await self._journal.close()
+
+    async def _send(self, key: str, request: Request, inner: LLM) -> Completion:
+        assert self._journal is not None
+        self.sent[request.role] += 1
+        try:
+            completion = await inner.complete(request)
+        except ParameterRefused as refused:
+            entry = {"kind": "refused", "key": key, "model": request.model, "parameter": refused.parameter}
+            await self._journal.append({**entry, "message": str(refused)})
+            self._take_in({**entry, "message": str(refused)})
+            raise
+        else:
+            entry = _call_entry(key, request, completion)
+            await self._journal.append(entry)
+            self._calls[key] = completion
+            self._note_ignored_n(request.model, request.n, completion)
+            return completion
+        finally:
+            del self._in_air[key]
+
+    def _take_in(self, entry: dict[str, Any]) -> None:
+        if entry["kind"] == "call":
+            completion = _completion(entry)
+            self._calls[entry["key"]] = completion
+            self._note_ignored_n(entry["request"]["model"], entry["request"].get("n", 1), completion)
+        elif entry["kind"] == "refused":
+            self._refusals[entry["key"]] = ParameterRefused(entry["parameter"], entry["message"])
+            self.refused_by_model.setdefault(entry["model"], set()).add(entry["parameter"])
+        else:
+            self._facts[entry["name"]] = entry["value"]
+
+    def _note_ignored_n(self, model: str, wanted: int, completion: Completion) -> None:
+        """Some endpoints ignore `n` instead of refusing it."""
+        if len(completion.choices) < wanted:
+            self.refused_by_model.setdefault(model, set()).add("n")
+
+
+class Recorder:
+    """The outer wrapper of a role's model: `record` first, then `inner` (None: strict replay)."""
+
+    def __init__(self, record: Record, inner: LLM | None, stop: Stop) -> None:
+        self._record, self._inner, self._stop = record, inner, stop
+
+    async def complete(self, request: Request) -> Completion:
+        """The reply, durably recorded. A broken boundary ends the run for all roles: see `Stop`."""
+        try:
+            return await self._record.answer(request, self._inner)
+        except (ParameterRefused, ReplayMissed):
+            raise
+        except DrpoError as error:
+            self._stop.set(error)
+            raise
+
+
+def _call_entry(key: str, request: Request, completion: Completion) -> dict[str, Any]:
+    usage = completion.usage
+    return {
+        "kind": "call",
+        "key": key,
+        "role": request.role,
+        "request": identity(request),
+        "choices": [[choice.text, choice.finish_reason] for choice in completion.choices],
+        "usage": [usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens],
+        "served_model": completion.served_model,
+    }
+
+
+def _completion(entry: dict[str, Any]) -> Completion:
+    return Completion(
+        choices=tuple(Choice(text, finish) for text, finish in entry["choices"]),
+        usage=Usage(*entry["usage"]),
+        served_model=entry["served_model"],
+    )

@@ -1,0 +1,191 @@
+"""The dynamic reward: which aspects matter for a query, and how good a response is on them (DRPO, 3.2.1)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+from drpo.ask import Asker, derived_seed
+from drpo.compose import Sampling
+from drpo.llm.base import Message, Request
+from drpo.parse import read_evaluation, read_selection
+from drpo.types import AspectScore, Evaluation, Failed, Query, Selection, left_to_right_sum
+
+FEWEST_ASPECTS, MOST_ASPECTS = 2, 5  # DRPO, Appendix E.1.2
+AHEAD = 1  # Request.priority of aspects chosen ahead: after whatever the present level needs
+
+
+class Reward(Protocol):
+    """Evaluates responses. Same question, same answer; a failure is `Failed`, never a low score."""
+
+    def look_ahead(self, queries: Sequence[Query]) -> None:
+        """Prepare for `queries` in the background, where there is something to prepare."""
+        ...
+
+    async def evaluate(self, query: Query, response: str, place: str) -> Evaluation | Failed:
+        """The evaluation of one response. `place` tells repeated evaluations of equal responses apart."""
+        ...
+
+    async def settle(self) -> None:
+        """Wait for what `look_ahead` began."""
+        ...
+
+
+class Selector(Protocol):
+    """Chooses the aspects of a query."""
+
+    def look_ahead(self, queries: Sequence[Query]) -> None: ...
+
+    async def choose(self, query: Query) -> Selection | Failed: ...
+
+    async def settle(self) -> None: ...
+
+
+class StaticAspects:
+    """The same aspects for every query (DRPO, Appendix A.2: static rewarding)."""
+
+    def __init__(self, selection: Selection) -> None:
+        self._selection = selection
+
+    def look_ahead(self, queries: Sequence[Query]) -> None:
+        """Nothing to prepare."""
+
+    async def choose(self, query: Query) -> Selection | Failed:
+        return self._selection
+
+    async def settle(self) -> None:
+        """Nothing was begun."""
+
+
+class DynamicAspects:
+    """Asks a selector model, once per query, for the aspects that matter for it; it may propose new ones."""
+
+    def __init__(self, asker: Asker, model: str, sampling: Sampling) -> None:
+        self._asker, self._model, self._sampling = asker, model, sampling
+        self._chosen: dict[str, asyncio.Task[Selection | Failed]] = {}
+
+    def look_ahead(self, queries: Sequence[Query]) -> None:
+        for query in queries:
+            self._begin(query, AHEAD)
+
+    async def choose(self, query: Query) -> Selection | Failed:
+        return await asyncio.shield(self._begin(query, 0))
+
+    async def settle(self) -> None:
+        """Wait until nothing is being chosen; failures stay with those who ask for the query."""
+        await asyncio.gather(*self._chosen.values(), return_exceptions=True)
+
+    def _begin(self, query: Query, priority: int) -> asyncio.Task[Selection | Failed]:
+        if query.text not in self._chosen:
+            self._chosen[query.text] = asyncio.create_task(self._ask(query, priority))
+        return self._chosen[query.text]
+
+    async def _ask(self, query: Query, priority: int) -> Selection | Failed:
+        known = self._asker.templates.book.aspects
+        text = self._asker.templates.render(
+            "choose_aspects", query=query.text, aspects=known, fewest=FEWEST_ASPECTS, most=MOST_ASPECTS
+        )
+        request = _question(text, self._model, self._sampling)
+        result = await self._asker.ask(
+            replace(request, role="selector", priority=priority),
+            lambda reply: read_selection(reply, known, fewest=FEWEST_ASPECTS, most=MOST_ASPECTS),
+        )
+        if isinstance(result, Failed):
+            return Failed(f"aspects could not be chosen: {result.reason}", result.raw)
+        return result
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluatorReward:
+    """An evaluator model scores the response on the chosen aspects; scores and feedback are one request.
+
+    repeats: evaluations per response, whose mean counts. More than one are samples: they are asked with
+    `repeat_temperature` and a seed of their own, for equal greedy questions would give equal answers.
+    names: "asked" (each asked aspect must be scored, no other may be) or "returned" (published rule 4).
+    """
+
+    asker: Asker
+    model: str
+    sampling: Sampling
+    selector: Selector
+    repeats: int = 1
+    repeat_temperature: float = 1.0
+    random_seed: int = 0
+    names: Any = "asked"
+
+    def look_ahead(self, queries: Sequence[Query]) -> None:
+        self.selector.look_ahead(queries)
+
+    async def settle(self) -> None:
+        await self.selector.settle()
+
+    async def evaluate(self, query: Query, response: str, place: str) -> Evaluation | Failed:
+        selection = await self.selector.choose(query)
+        if isinstance(selection, Failed):
+            return selection
+        text = self.asker.templates.render(
+            "evaluate",
+            query=query.text,
+            response=response,
+            aspects=selection.aspects,
+            reasoning=selection.reasoning,
+        )
+        request = replace(_question(text, self.model, self.sampling), role="evaluator")
+        requests = [request] if self.repeats == 1 else [self._repeat(request, place, i) for i in range(self.repeats)]
+
+        def read(reply: str) -> Any:
+            return read_evaluation(reply, selection.aspects, names=self.names)
+
+        results = await asyncio.gather(*(self.asker.ask(r, read) for r in requests))
+        return mean_evaluation(results)
+
+    def _repeat(self, request: Request, place: str, number: int) -> Request:
+        seed = derived_seed(self.random_seed, f"evaluation {number} at {place}")
+        return replace(request, temperature=self.repeat_temperature, seed=seed)
+
+
+def mean_evaluation(results: Sequence[Evaluation | Failed]) -> Evaluation | Failed:
+    """The evaluation with each aspect's mean score; one that failed is left out, all failed is the first's failure.
+
+    Rationales are those of the first readable evaluation, which the mean may differ from.
+    """
+    readable = [r for r in results if isinstance(r, Evaluation)]
+    if not readable:
+        return next(r for r in results if isinstance(r, Failed))
+    if len(readable) == 1:
+        return readable[0]
+    merged = []
+    for first in readable[0].scores:
+        given = [s.score for e in readable for s in e.scores if s.aspect == first.aspect and s.score is not None]
+        mean = left_to_right_sum(given) / len(given) if given else None
+        merged.append(AspectScore(first.aspect, mean, first.rationale))
+    return Evaluation(tuple(merged))
+
+
+@dataclass(frozen=True, slots=True)
+class CallableReward:
+    """A user's own reward, awaited through `call(query, response)`, which records what it returned."""
+
+    call: Callable[[Query, str], Any]
+
+    def look_ahead(self, queries: Sequence[Query]) -> None:
+        """Nothing to prepare."""
+
+    async def settle(self) -> None:
+        """Nothing was begun."""
+
+    async def evaluate(self, query: Query, response: str, place: str) -> Evaluation | Failed:
+        result: Evaluation | Failed = await self.call(query, response)
+        return result
+
+
+def _question(text: str, model: str, sampling: Sampling) -> Request:
+    return Request(
+        model,
+        messages=(Message("user", text),),
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        max_tokens=sampling.max_tokens,
+    )
