@@ -6,7 +6,7 @@ Search, evaluation, serving and export all go through `Composer`, so that what w
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from drpo.llm.base import Message, Request
@@ -54,11 +54,13 @@ class Composer:
         self, model: str, sampling: Sampling, system_prompt: str, shots: Sequence[Example], query: str
     ) -> Request:
         """The request to the base model named `model` (its identity)."""
-        common = {"temperature": sampling.temperature, "top_p": sampling.top_p}
-        if self.form == "chat":
-            messages = self.messages(system_prompt, shots, query)
-            return Request(model, messages=messages, max_tokens=sampling.max_tokens, role="base", **common)
-        page = self.text(system_prompt, shots, query)
-        return Request(
-            model, prompt=page, max_tokens=sampling.max_tokens, stop=TEXT_STOP, role="base", **common
+        request = Request(
+            model,
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            max_tokens=sampling.max_tokens,
+            role="base",
         )
+        if self.form == "chat":
+            return replace(request, messages=self.messages(system_prompt, shots, query))
+        return replace(request, prompt=self.text(system_prompt, shots, query), stop=TEXT_STOP)

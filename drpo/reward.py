@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from drpo.ask import Asker, derived_seed
 from drpo.compose import Sampling
+from drpo.errors import InputError
 from drpo.llm.base import Message, Request
 from drpo.parse import read_evaluation, read_selection
-from drpo.types import AspectScore, Evaluation, Failed, Query, Selection, left_to_right_sum
+from drpo.types import (
+    HIGHEST_SCORE,
+    LOWEST_SCORE,
+    AspectScore,
+    Evaluation,
+    Failed,
+    Query,
+    Selection,
+    left_to_right_sum,
+)
 
 FEWEST_ASPECTS, MOST_ASPECTS = 2, 5  # DRPO, Appendix E.1.2
 AHEAD = 1  # Request.priority of aspects chosen ahead: after whatever the present level needs
@@ -164,11 +175,11 @@ def mean_evaluation(results: Sequence[Evaluation | Failed]) -> Evaluation | Fail
     return Evaluation(tuple(merged))
 
 
-@dataclass(frozen=True, slots=True)
-class CallableReward:
-    """A user's own reward, awaited through `call(query, response)`, which records what it returned."""
+class OwnReward:
+    """A user's own reward. `call(query, response)` gives the plain value of `plain_reward`, recorded."""
 
-    call: Callable[[Query, str], Any]
+    def __init__(self, call: Callable[[str, str], Awaitable[Any]]) -> None:
+        self._call = call
 
     def look_ahead(self, queries: Sequence[Query]) -> None:
         """Nothing to prepare."""
@@ -177,8 +188,34 @@ class CallableReward:
         """Nothing was begun."""
 
     async def evaluate(self, query: Query, response: str, place: str) -> Evaluation | Failed:
-        result: Evaluation | Failed = await self.call(query, response)
-        return result
+        scores = await self._call(query.text, response)
+        if scores is None:
+            return Failed("the reward gave no score")
+        return Evaluation(tuple(AspectScore(name, *entry) for name, entry in scores.items()))
+
+
+def plain_reward(value: object) -> dict[str, tuple[float, str]] | None:
+    """What a user's reward returned, as aspect -> (score, rationale); None where it could not tell.
+
+    Taken: a number, a mapping aspect -> number, or aspect -> {"score", "rationale"}. Scores are 1 to 5, like
+    all others, since --keep-above and the optimizer's instructions speak of that scale. Else InputError.
+    """
+    if value is None:
+        return None
+    if not isinstance(value, Mapping):
+        value = {"Reward": value}
+    plain: dict[str, tuple[float, str]] = {}
+    for name, entry in value.items():
+        score, rationale = entry, ""
+        if isinstance(entry, Mapping):
+            score, rationale = entry.get("score"), str(entry.get("rationale", ""))
+        number = float(score) if isinstance(score, (int, float)) and not isinstance(score, bool) else math.nan
+        if not LOWEST_SCORE <= number <= HIGHEST_SCORE:
+            raise InputError(f"reward: expected numbers from 1 to 5 (or None), came {score!r} for {name!r}")
+        plain[str(name)] = (number, rationale)
+    if not plain:
+        raise InputError("reward: expected a number or at least one aspect, came an empty mapping")
+    return plain
 
 
 def _question(text: str, model: str, sampling: Sampling) -> Request:

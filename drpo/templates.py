@@ -73,6 +73,10 @@ class Templates:
         names = [f"{job}.j2" for job in JOBS] + [ASPECTS_FILE]
         return {name: hashlib.sha256(self._path(name).read_bytes()).hexdigest()[:16] for name in names}
 
+    def source(self, name: str) -> str:
+        """The text of a template file or of the aspects file."""
+        return self._path(name).read_text(encoding="utf-8")
+
     def _path(self, name: str) -> Path:
         return next((f / name for f in self._folders if (f / name).is_file()), self._folders[-1] / name)
 

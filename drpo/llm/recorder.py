@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ class Record:
         self._refusals: dict[str, ParameterRefused] = {}
         self._facts: dict[str, Json] = {}
         self._in_air: dict[str, asyncio.Task[Completion]] = {}
+        self._computing: dict[str, asyncio.Task[Json]] = {}
         self.refused_by_model: dict[str, set[str]] = {}
         self.missed: dict[str, Request] = {}
         self.asked: dict[str, str] = {}
@@ -79,17 +80,32 @@ class Record:
 
     async def fact(self, name: str, compute: Callable[[], Awaitable[Json]]) -> Json:
         """The recorded value of `name`, or what `compute` gives (plain JSON), recorded before it is used."""
-        if name not in self._facts:
-            if self._journal is None:
-                raise ReplayMissed(f"the record does not hold {name}")
-            value = await compute()
-            await self._journal.append({"kind": "fact", "name": name, "value": value})
-            self._facts[name] = value
-        return self._facts[name]
+        if name in self._facts:
+            return self._facts[name]
+        if self._journal is None:
+            raise ReplayMissed(f"the record does not hold {name}")
+        if name not in self._computing:
+            self._computing[name] = asyncio.create_task(self._compute(name, compute))
+        return await asyncio.shield(self._computing[name])
 
-    def known_facts(self) -> Iterable[str]:
-        """The names of all recorded facts."""
-        return self._facts.keys()
+    async def facts(
+        self, names: Sequence[str], compute: Callable[[list[int]], Awaitable[list[Json]]], *, offline: bool
+    ) -> list[Json]:
+        """The values of `names`, the unknown ones computed in one go from their positions, then recorded.
+
+        offline: `compute` opens no socket, so a strict replay may call it too (and records nothing).
+        """
+        unknown = [position for position, name in enumerate(names) if name not in self._facts]
+        computed: dict[str, Json] = {}
+        if unknown:
+            if self._journal is None and not offline:
+                raise ReplayMissed(f"the record does not hold {names[unknown[0]]}")
+            computed = dict(zip((names[i] for i in unknown), await compute(unknown), strict=True))
+        if self._journal is not None:
+            entries = [{"kind": "fact", "name": name, "value": value} for name, value in computed.items()]
+            await asyncio.gather(*(self._journal.append(entry) for entry in entries))
+            self._facts.update(computed)
+        return [computed[name] if name in computed else self._facts[name] for name in names]
 
     async def drain(self, timeout_s: float) -> int:
         """Wait for the calls in the air, so that they are recorded; returns how many were abandoned."""
@@ -124,6 +140,16 @@ class Record:
             return completion
         finally:
             del self._in_air[key]
+
+    async def _compute(self, name: str, compute: Callable[[], Awaitable[Json]]) -> Json:
+        assert self._journal is not None
+        try:
+            value = await compute()
+            await self._journal.append({"kind": "fact", "name": name, "value": value})
+            self._facts[name] = value
+            return value
+        finally:
+            del self._computing[name]
 
     def _take_in(self, entry: dict[str, Any]) -> None:
         if entry["kind"] == "call":

@@ -1,0 +1,179 @@
+"""The public functions: `drpo.optimize`, `drpo.optimize_examples`, `drpo.replay`, `drpo.load`."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import os
+from collections.abc import Callable, Coroutine, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from dotenv import dotenv_values
+
+from drpo.alignment import Aligned, Alignment, read_alignment, template_digest
+from drpo.compose import Composer
+from drpo.config import Config, ExamplesConfig, OptimizeConfig, resolve
+from drpo.errors import InputError
+from drpo.llm.base import LLM, Role
+from drpo.llm.client import Connections
+from drpo.plan import examples_plan, optimize_plan
+from drpo.replay import ReplayReport, replay_run
+from drpo.run import ExamplesResult, Hooks, OptimizeResult, run_examples, run_optimize
+from drpo.run_dir import read_inputs, read_run
+from drpo.templates import Templates
+from drpo.wiring import OwnCall, build_retriever
+
+T = TypeVar("T")
+OwnReward = Callable[[str, str], Any]
+
+
+def environment(folder: Path | None = None) -> dict[str, str]:
+    """The process environment over the `.env` file of `folder` (default: the current one)."""
+    dotenv = dotenv_values((folder or Path.cwd()) / ".env")
+    return {**{name: value for name, value in dotenv.items() if value is not None}, **os.environ}
+
+
+async def optimize_async(
+    config: OptimizeConfig | None = None,
+    *,
+    models: Mapping[Role, LLM] | None = None,
+    reward: OwnReward | None = None,
+    hooks: Hooks | None = None,
+    **settings: Any,
+) -> OptimizeResult:
+    """Search for a system prompt (DRPO, Algorithm 2); the same call again resumes or shows the run.
+
+    config or settings: see `OptimizeConfig`; settings may also come from DRPO_* variables and `.env`.
+    models: your own `LLM` object for any role; give it a `name`, which identifies it in the record.
+    reward: your own `reward(query, response)`, sync or async, instead of the evaluator: a number from 1 to 5,
+    a mapping aspect -> number or {"score", "rationale"}, or None where it cannot tell.
+    """
+    env = environment()
+    config = _config(OptimizeConfig, config, settings, env, has_model="base" in (models or {}))
+    plan = optimize_plan(config, env, models, own_reward=_name_of(reward))
+    return await run_optimize(plan, env, _with_reward(hooks, reward))
+
+
+def optimize(
+    config: OptimizeConfig | None = None,
+    *,
+    models: Mapping[Role, LLM] | None = None,
+    reward: OwnReward | None = None,
+    hooks: Hooks | None = None,
+    **settings: Any,
+) -> OptimizeResult:
+    """`optimize_async`, for callers without an event loop (or with one: it then runs in a thread)."""
+    return _run(optimize_async(config, models=models, reward=reward, hooks=hooks, **settings))
+
+
+async def optimize_examples_async(
+    config: ExamplesConfig | None = None,
+    *,
+    models: Mapping[Role, LLM] | None = None,
+    reward: OwnReward | None = None,
+    hooks: Hooks | None = None,
+    **settings: Any,
+) -> ExamplesResult:
+    """Improve the responses of in-context examples (DRPO, Algorithm 1). Arguments as `optimize_async`."""
+    env = environment()
+    config = _config(ExamplesConfig, config, settings, env)
+    plan = examples_plan(config, env, models, own_reward=_name_of(reward))
+    return await run_examples(plan, env, _with_reward(hooks, reward))
+
+
+def optimize_examples(
+    config: ExamplesConfig | None = None,
+    *,
+    models: Mapping[Role, LLM] | None = None,
+    reward: OwnReward | None = None,
+    hooks: Hooks | None = None,
+    **settings: Any,
+) -> ExamplesResult:
+    """`optimize_examples_async`, for callers without an event loop."""
+    return _run(optimize_examples_async(config, models=models, reward=reward, hooks=hooks, **settings))
+
+
+def replay(run_dir: str | Path, **overrides: Any) -> ReplayReport:
+    """The run again from its record alone, offline; `overrides` are settings such as `width=3`."""
+    return _run(replay_run(Path(run_dir), {name: str(value) for name, value in overrides.items()}))
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedAlignment:
+    """A loaded alignment. Renders as the search did, shots retrieved by the same embedder."""
+
+    aligned: Aligned
+
+    @property
+    def alignment(self) -> Alignment:
+        """The content of alignment.json."""
+        return self.aligned.alignment
+
+    def messages(self, query: str) -> list[dict[str, str]]:
+        """The chat messages for `query`, as the OpenAI API takes them."""
+        rendered = _run(self.aligned.render_messages(query))
+        return [{"role": message.role, "content": message.content} for message in rendered]
+
+    def prompt(self, query: str) -> str:
+        """The page for a base model, which continues it; stop at `drpo.compose.TEXT_STOP`."""
+        return _run(self.aligned.render_text(query))
+
+
+def load(path: str | Path, *, prompts: str | Path | None = None) -> LoadedAlignment:
+    """The alignment of a run directory or file. `prompts`: the templates folder it was searched with, where
+    that was not the shipped one (a run directory has them itself)."""
+    path = Path(path)
+    alignment = read_alignment(path)
+    if prompts is not None:
+        templates = Templates(Path(prompts))
+    else:
+        inside = path.is_dir() and (path / "run.json").exists()
+        templates = read_inputs(path).templates if inside and read_run(path) else Templates()
+    if template_digest(templates, alignment.prompt_form) != alignment.template_digest:
+        raise InputError(
+            f"{path}: was searched with another respond_{alignment.prompt_form}.j2 than the one at hand; "
+            "name its templates folder with prompts="
+        )
+    retriever = build_retriever(alignment.embedder, alignment.examples, Connections(), environment())
+    return LoadedAlignment(Aligned(alignment, Composer(templates, alignment.prompt_form), retriever))
+
+
+def _config(
+    kind: type[Config], config: Config | None, settings: dict[str, Any], env: Mapping[str, str], has_model: bool = False
+) -> Config:
+    if config is None:
+        if has_model:
+            settings.setdefault("model", "demo")  # a placeholder: the user's own object plays the base role
+        return resolve(kind, settings, env)
+    if settings:
+        raise InputError(f"give a config or settings, not both (came: config and {', '.join(settings)})")
+    return config
+
+
+def _name_of(reward: OwnReward | None) -> str | None:
+    return None if reward is None else f"{getattr(reward, '__module__', '')}.{getattr(reward, '__qualname__', type(reward).__qualname__)}"
+
+
+def _with_reward(hooks: Hooks | None, reward: OwnReward | None) -> Hooks:
+    hooks = hooks or Hooks()
+    return hooks if reward is None else replace(hooks, own_reward=_own_reward(reward))
+
+
+def _own_reward(reward: OwnReward) -> OwnCall:
+    async def call(query: str, response: str) -> Any:
+        value = reward(query, response)
+        return await value if inspect.isawaitable(value) else value
+
+    return call
+
+
+def _run(work: Coroutine[Any, Any, T]) -> T:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(work)
+    with ThreadPoolExecutor(max_workers=1) as thread:  # a notebook, say: its loop cannot be entered again
+        return thread.submit(asyncio.run, work).result()

@@ -1,0 +1,42 @@
+"""drpo optimize"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from drpo.api import environment
+from drpo.commands.running import ProgressLines, introduce, run_with_signals
+from drpo.commands.show import print_alignment
+from drpo.config import OptimizeConfig, resolve
+from drpo.options import settings_flags
+from drpo.plan import optimize_plan
+from drpo.run import run_optimize
+
+
+@click.command("optimize", epilog="Every flag is also a variable: --width is DRPO_WIDTH.")
+@click.option("--config", type=click.Path(path_type=Path), help="TOML file with settings.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON document.")
+@click.option("--quiet", is_flag=True, help="No progress on stderr.")
+@settings_flags(OptimizeConfig)
+def command(config: Path | None, as_json: bool, quiet: bool, **flags: Any) -> None:
+    """Search for the system prompt that aligns a frozen model (DRPO, Algorithm 2).
+
+    The same command run again resumes its run, or shows the result of a finished one. Keys come from the
+    environment or a .env file: OPENAI_API_KEY for OpenAI, DRPO_BASE_API_KEY, DRPO_OPTIMIZER_API_KEY,
+    DRPO_EVALUATOR_API_KEY and DRPO_SELECTOR_API_KEY for endpoints named by @URL.
+    """
+    env = environment()
+    settings = resolve(OptimizeConfig, flags, env, config)
+    plan = optimize_plan(settings, env)
+    if not quiet:
+        introduce(plan, defaulted=settings.optimizer is None)
+    observers = () if quiet else (ProgressLines(),)
+    result = run_with_signals(lambda hooks: run_optimize(plan, env, hooks), observers)
+    if result.finished_before and not quiet:
+        click.echo("This run has finished before; nothing was sent. Another --run-dir starts anew.", err=True)
+    print_alignment(result.alignment, as_json=as_json)
+    if not quiet:
+        click.echo(f"written: {result.run_dir / 'alignment.json'}", err=True)

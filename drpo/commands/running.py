@@ -1,0 +1,91 @@
+"""What the commands that run a search share: signals, progress lines, the opening words."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+import click
+
+from drpo.errors import Interrupted
+from drpo.events import Event, LevelDone, NodeMade, ProposalDropped
+from drpo.llm.prices import price_per_million
+from drpo.plan import OPENAI_URL, Plan, run_path
+from drpo.run import GRACE_S, Hooks, Observer
+
+T = TypeVar("T")
+
+
+def run_with_signals(work: Callable[[Hooks], Coroutine[Any, Any, T]], observers: tuple[Observer, ...]) -> T:
+    """Run `work`; the first Ctrl-C (or SIGTERM) lets the calls in the air end, the second one does not."""
+
+    async def main() -> T:
+        hooks = Hooks(observers=observers)
+        loop = asyncio.get_running_loop()
+
+        def asked_to_stop() -> None:
+            if hooks.stop.is_set:
+                hooks.hurry.set()
+                return
+            click.echo(
+                f"stopping: no new request; calls in the air are awaited for up to {GRACE_S:.0f} s and recorded "
+                "(once more: stop at once)",
+                err=True,
+            )
+            hooks.stop.set(Interrupted("interrupted; run the same command again to resume"))
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            try:
+                loop.add_signal_handler(number, asked_to_stop)
+            except NotImplementedError:  # Windows
+                signal.signal(number, lambda *_: loop.call_soon_threadsafe(asked_to_stop))
+        return await work(hooks)
+
+    return asyncio.run(main())
+
+
+def introduce(plan: Plan, defaulted: bool) -> None:
+    """Say on stderr which models play, at what price where it was drpo that chose them, and where the run is."""
+    for role, choice in plan.models.items():
+        chosen = ""
+        if defaulted and role in ("optimizer", "evaluator") and choice.url == OPENAI_URL:
+            price = price_per_million(choice.name)
+            cost = f"${price.input_usd:g} in, ${price.output_usd:g} out per million tokens" if price else "price unknown"
+            chosen = f"  (drpo's choice: {cost}; --{role} names another)"
+        click.echo(f"{role + ':':<11}{choice.identity}{chosen}", err=True)
+    if plan.simulated:
+        click.echo("Models named demo are simulated: their figures say nothing about real models.", err=True)
+    for note in plan.inputs.notes:
+        click.echo(f"seeds: {note}", err=True)
+    click.echo(f"{'run:':<11}{run_path(plan)}", err=True)
+
+
+class ProgressLines:
+    """One line on stderr per level."""
+
+    def __init__(self) -> None:
+        self._scores: dict[int, float | None] = {}
+        self._made = self._dropped = 0
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, NodeMade):
+            self._scores[event.id] = event.score
+            self._made += 1
+        elif isinstance(event, ProposalDropped):
+            self._dropped += 1
+        elif isinstance(event, LevelDone):
+            self._say(event)
+            self._made = self._dropped = 0
+
+    def _say(self, level: LevelDone) -> None:
+        score = self._scores.get(level.beam[0])
+        best = "not scored" if score is None else f"{score:.2f}"
+        subject = "" if level.subject is None else f"example {level.subject + 1:>2}, "
+        dropped = f", {self._dropped} dropped" if self._dropped else ""
+        stalled = ", no proposal could be evaluated: going on with its parents" if level.stalled else ""
+        click.echo(
+            f"{subject}level {level.level + 1} of {level.limit}: {self._made} tried{dropped}, best {best}{stalled}",
+            err=True,
+        )

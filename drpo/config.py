@@ -1,0 +1,270 @@
+"""Settings: typed, from flags, environment, `.env`, a TOML file and presets, in this order of precedence.
+
+One field is one setting: its name, default and help make the command-line flag `--max-extra-depth`, the
+variable `DRPO_MAX_EXTRA_DEPTH` and the TOML key `max-extra-depth`. What is not marked `identity=False` decides
+which run it is: the same settings resume a run, others are refused.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from drpo.errors import InputError
+
+INITIAL_PROMPT = "You are a helpful assistant."  # DRPO, section 3.2.3; the root of every published run
+EMBEDDER = "sentence-transformers/all-mpnet-base-v2"  # as in the published code
+
+
+def _field(default: Any, text: str, *, identity: bool = True, **limits: Any) -> Any:
+    return Field(default, description=text, json_schema_extra={"identity": identity}, **limits)
+
+
+class CommonConfig(BaseModel):
+    """What both searches have in common."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    optimizer: str | None = _field(None, "Model that rewrites (default: demo for demo, else the catalog's strong one).")
+    evaluator: str | None = _field(None, "Model that scores responses (default: as the optimizer).")
+    selector: str | None = _field(None, "Model that chooses aspects (default: the evaluator).")
+    preset: Literal["published"] | None = _field(
+        None, "published: every switch as in the published runs.", identity=False
+    )
+    reward: Literal["dynamic", "static"] = _field(
+        "dynamic", "dynamic: aspects chosen per query; static: always the six evaluation aspects."
+    )
+    evaluations: int = _field(1, "Evaluations per response; their mean counts.", ge=1, le=100)
+    evaluation_aspects: Literal["asked", "returned"] = _field(
+        "asked", "Which aspects a readable evaluation has: exactly the asked ones, or whatever came (published)."
+    )
+    unreadable: Literal["drop", "zero"] = _field(
+        "drop", "A candidate whose evaluation cannot be read is dropped, or gets reward 0 (published)."
+    )
+    repairs: int = _field(1, "How often an unreadable reply is asked for again.", ge=0, le=5)
+    optimizer_temperature: float = _field(0.2, "Sampling of proposals.", ge=0, le=2)
+    optimizer_top_p: float = _field(0.95, "Sampling of proposals.", gt=0, le=1)
+    max_tokens: int = _field(2048, "Longest reply of optimizer, evaluator and selector, in tokens.", ge=16)
+    patience: int | None = _field(None, "End after so many levels without a gain.", ge=1)
+    random_seed: int = _field(0, "Orders the seed queries and seeds sampled requests.", ge=0)
+    prompts: Path | None = _field(None, "Folder with templates (*.j2, aspects.toml) that replace the shipped ones.")
+    demo_seed: int = _field(0, "Which simulated world `demo` is.", ge=0)
+    demo_noise: float = _field(0.5, "Standard deviation of the simulated evaluator's error, in points.", ge=0, le=5)
+    demo_latency_ms: float = _field(0.0, "How slow each simulated reply is.", identity=False, ge=0)
+    concurrency: int = _field(64, "Requests in the air per endpoint.", identity=False, ge=1, le=4096)
+    timeout_s: float = _field(300.0, "Longest one request may take.", identity=False, gt=0)
+    deadline_s: float = _field(900.0, "Longest one call may take with all its retries.", identity=False, gt=0)
+    reuse: bool = _field(True, "Reuse aspects that other runs have chosen for the same question.", identity=False)
+    runs_dir: Path = _field(Path("runs"), "Folder of the runs.", identity=False)
+    name: str | None = _field(None, "Name of the run inside the runs folder.", identity=False)
+    run_dir: Path | None = _field(None, "Directory of the run, wherever it is.", identity=False)
+    roles: dict[Literal["base", "optimizer", "evaluator", "selector"], RoleConfig] = _field(
+        {}, "Per role in a TOML file: model and the variable that holds its key.", identity=False
+    )
+
+    @field_validator("name")
+    @classmethod
+    def _stays_inside(cls, name: str | None) -> str | None:
+        if name is not None and (not name.strip() or name in {".", ".."} or set(name) & set("/\\\0:")):
+            raise ValueError("expected a plain folder name inside the runs folder; use --run-dir for a path")
+        return name
+
+    @classmethod
+    def identity_fields(cls) -> tuple[str, ...]:
+        """The settings that decide which run it is."""
+        return tuple(
+            name
+            for name, field in cls.model_fields.items()
+            if isinstance(field.json_schema_extra, dict) and field.json_schema_extra["identity"]
+        )
+
+
+class RoleConfig(BaseModel):
+    """[roles.optimizer] in a TOML file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: str | None = None
+    api_key_env: str | None = None
+
+
+class OptimizeConfig(CommonConfig):
+    """Settings of `drpo optimize` (Algorithm 2)."""
+
+    model: str = _field(..., "The base model: demo, an alias, openai/NAME or vllm/REPO, with @URL for an endpoint.")
+    search: Literal["beam", "greedy", "monte-carlo"] = _field("beam", "How the prompts are searched.")
+    width: int = _field(2, "W: prompts that go on per level.", ge=1, le=1000)
+    samples: int = _field(3, "M: proposals per prompt.", ge=1, le=128)
+    depth: int = _field(20, "D: levels at first, the start included.", ge=2, le=10000)
+    max_extra_depth: int = _field(10, "Most levels that kept prompts may add.", ge=0, le=10000)
+    shots: int = _field(2, "K: nearest examples shown with each query.", ge=0, le=100)
+    path_score: Literal["mean", "last"] = _field("mean", "Prompts are ranked by the mean reward of their path, or the last.")
+    keep_above: float = _field(4.5, "A prompt whose reward is above this is kept and not rewritten.", ge=0, le=5)
+    initial_prompt: str = _field(INITIAL_PROMPT, "The prompt to start from: TEXT or @FILE.", min_length=1)
+    protect: tuple[str, ...] = _field((), "Text the optimizer must not alter: TEXT or @FILE; may be repeated.")
+    seeds: str | None = _field(None, "Seed queries: JSONL, JSON, CSV or plain text, or a Hugging Face dataset.")
+    seeds_column: str | None = _field(None, "Field of the seeds file that holds the query.")
+    order: Literal["given", "shuffled"] = _field("shuffled", "Order of the seed queries.")
+    examples: Path | None = _field(None, "Examples for the shots (default: the shipped, improved ones).")
+    embedder: str | None = _field(
+        None, f"How shots are found: {EMBEDDER} by default, openai/NAME@URL, or lexical (demo's default)."
+    )
+    prompt_form: Literal["auto", "text", "chat"] = _field("auto", "How the base model is asked.")
+    base_max_tokens: int = _field(2048, "Longest response of the base model, in tokens.", ge=1)
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        for passage in self.protect:
+            if not passage.strip():
+                raise ValueError("protect: expected a text, came a blank one")
+            if passage not in self.initial_prompt:
+                raise ValueError(f"protect: the initial prompt does not contain the protected text {passage[:60]!r}")
+        return self
+
+
+class ExamplesConfig(CommonConfig):
+    """Settings of `drpo optimize-examples` (Algorithm 1). `model` stands for every role that is not named."""
+
+    model: str | None = _field(None, "Model for all roles that are not named otherwise.")
+    examples: Path | None = _field(None, "Examples to improve (default: the shipped base ones).")
+    out: Path | None = _field(None, "New examples file (default: examples.jsonl in the run).", identity=False)
+    width: int = _field(1, "W: responses that go on per level.", ge=1, le=1000)
+    samples: int = _field(1, "M: proposals per response.", ge=1, le=128)
+    depth: int = _field(5, "D: times a response is improved.", ge=1, le=1000)
+
+
+Config = TypeVar("Config", bound=CommonConfig)
+
+# SEMANTICS of the published runs. Whatever later work switches on by default is switched off here.
+PUBLISHED: dict[str, Any] = {
+    "search": "beam",
+    "width": 2,
+    "samples": 3,
+    "depth": 20,
+    "max_extra_depth": 10,
+    "path_score": "mean",
+    "keep_above": 4.5,
+    "initial_prompt": INITIAL_PROMPT,
+    "reward": "dynamic",
+    "evaluations": 1,
+    "evaluation_aspects": "returned",
+    "unreadable": "zero",
+    "repairs": 0,
+    "optimizer_temperature": 0.2,
+    "optimizer_top_p": 0.95,
+    "patience": None,
+    "protect": (),
+}
+_PUBLISHED_EXAMPLES: dict[str, Any] = {
+    "width": 1,
+    "samples": 1,
+    "depth": 5,
+    **{name: PUBLISHED[name] for name in ("reward", "evaluations", "evaluation_aspects", "repairs", "patience")},
+}
+
+
+def resolve(
+    kind: type[Config], given: Mapping[str, Any], environment: Mapping[str, str], file: Path | None = None
+) -> Config:
+    """The settings: `given` (flags or keyword arguments; None means not given), then DRPO_* variables, then
+    the TOML file, then the preset, then the defaults. Raises InputError naming the setting."""
+    fields = kind.model_fields
+    unknown = [name for name in given if name not in fields]
+    if unknown:
+        raise InputError(f"unknown setting {unknown[0]!r}{_closest(unknown[0], fields)}")
+    values: dict[str, Any] = dict(_from_file(kind, file))
+    for name in fields:
+        text = environment.get(f"DRPO_{name.upper()}")
+        if text is not None and name != "roles":
+            values[name] = (text,) if name == "protect" else text
+    values.update({name: value for name, value in given.items() if value is not None})
+    roles = values.get("roles", {})
+    for role, field in (("base", "model"), ("optimizer",) * 2, ("evaluator",) * 2, ("selector",) * 2):
+        model = roles.get(role, {}).get("model") if isinstance(roles, Mapping) and isinstance(roles.get(role, {}), Mapping) else None
+        if model is not None:
+            values.setdefault(field, model)
+    if values.get("preset") == "published":
+        preset = PUBLISHED if kind is OptimizeConfig else _PUBLISHED_EXAMPLES
+        values = {**preset, **values}
+    for name in ("initial_prompt", "protect"):
+        if name in values and name in fields:
+            values[name] = _text_or_file(name, values[name])
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        raise InputError(_sentence(error, kind)) from None
+
+
+def flag(name: str) -> str:
+    """`max_extra_depth` -> `--max-extra-depth`."""
+    return "--" + name.replace("_", "-")
+
+
+def _from_file(kind: type[CommonConfig], file: Path | None) -> dict[str, Any]:
+    if file is None:
+        return {}
+    try:
+        data = tomllib.loads(file.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        raise InputError(f"--config {file}: no such file") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InputError(f"--config {file}: expected TOML in UTF-8: {error}") from None
+    known = {**OptimizeConfig.model_fields, **ExamplesConfig.model_fields}
+    values: dict[str, Any] = {}
+    for key, value in data.items():
+        name = key.replace("-", "_")
+        if name not in known:
+            raise InputError(f"--config {file}: unknown setting {key!r}{_closest(name, known)}")
+        if name in kind.model_fields:
+            values[name] = value
+    return values
+
+
+def _text_or_file(name: str, value: Any) -> Any:
+    if isinstance(value, (tuple, list)):
+        return tuple(_text_or_file(name, item) for item in value)
+    if not isinstance(value, str) or not value.startswith("@"):
+        return value
+    path = Path(value[1:])
+    try:
+        return path.read_text(encoding="utf-8-sig").strip("\r\n").replace("\r\n", "\n")
+    except FileNotFoundError:
+        raise InputError(f"{flag(name)} {value}: no such file (a text that begins with @ names a file)") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{flag(name)} {value}: expected a text file in UTF-8: {error}") from None
+
+
+def _closest(name: str, known: Mapping[str, Any]) -> str:
+    near = difflib.get_close_matches(name.replace("-", "_"), known, n=1)
+    return f"; did you mean {near[0].replace('_', '-')!r}?" if near else ""
+
+
+def _sentence(error: ValidationError, kind: type[CommonConfig]) -> str:
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "missing":
+        return f"{flag(where)} is missing: {kind.model_fields[where].description}"
+    if not where:
+        return f"--{message}"
+    name = flag(where) if len(first["loc"]) == 1 else where
+    return f"{name} (or DRPO_{where.upper()}): {message[0].lower()}{message[1:]}, came {str(first['input'])[:80]!r}"
+
+
+Setting = Annotated[str, "NAME=VALUE"]
+
+
+def parse_overrides(settings: list[str]) -> dict[str, str]:
+    """`["width=3"]` -> `{"width": "3"}`, for `drpo replay --set`."""
+    values = {}
+    for setting in settings:
+        name, equals, value = setting.partition("=")
+        if not equals or not name.strip():
+            raise InputError(f"--set {setting}: expected NAME=VALUE, for example width=3")
+        values[name.strip().replace("-", "_")] = value.strip()
+    return values

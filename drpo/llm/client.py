@@ -1,0 +1,323 @@
+"""An OpenAI-compatible endpoint: one HTTP request per call, its misbehaviour turned into drpo's own errors.
+
+Requests go through `AsyncOpenAI.post` rather than `chat.completions.create`, whose building and checking of
+types takes more than half of the processor time of a call. The SDK is imported on first use.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import ssl
+import time
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import urlsplit
+
+from drpo.errors import DrpoError, ParameterRefused, ProviderRefused
+from drpo.llm.base import Choice, Completion, Request, Usage
+from drpo.llm.retry import Fault, Transient, read_fault, retry_after_s
+
+if TYPE_CHECKING:
+    import openai
+
+MaxTokensField = Literal["max_tokens", "max_completion_tokens"]
+
+_KEEPALIVE_S = 60.0
+"""Idle connections live this long, more than the pause between two levels of a search (the SDK: 5 s)."""
+_CONNECT_S = 10.0
+_SHOWN = 300
+
+_SECRETS = re.compile(r"(?i)(bearer\s+)[^\s\"',;]+|\b(sk-|gsk_|hf_|xai-|AIza)[\w*.\-]{3,}")
+_HEADERS_LEFT_OUT = (
+    *(
+        f"X-Stainless-{name}"
+        for name in ("Lang", "Package-Version", "OS", "Arch", "Runtime", "Runtime-Version")
+    ),
+    *(f"X-Stainless-{name}" for name in ("Async", "Retry-Count", "Read-Timeout")),
+)
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where an API begins (often ".../v1") and its key; with None no key is sent, not even the environment's."""
+
+    url: str
+    api_key: str | None = field(default=None, repr=False)
+
+    @property
+    def shown(self) -> str:
+        """The URL as it may be shown: without user name, password and query."""
+        parts = urlsplit(self.url)
+        return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+class Connections:
+    """The open connections: one SDK client per endpoint and event loop, made when first asked for."""
+
+    def __init__(self) -> None:
+        self._clients: dict[tuple[asyncio.AbstractEventLoop, Endpoint], openai.AsyncOpenAI] = {}
+
+    def client(self, endpoint: Endpoint) -> openai.AsyncOpenAI:
+        """The client of `endpoint` for the running event loop; it belongs to this object, who closes it."""
+        key = (asyncio.get_running_loop(), endpoint)
+        if (client := self._clients.get(key)) is None:
+            client = self._clients[key] = _new_client(endpoint)
+        return client
+
+    async def aclose(self) -> None:
+        """Close what was opened on the running event loop. May be called twice."""
+        loop = asyncio.get_running_loop()
+        for key in [key for key in self._clients if key[0] is loop or key[0].is_closed()]:
+            client = self._clients.pop(key)
+            if key[0] is loop:
+                await client.close()
+
+
+def _new_client(endpoint: Endpoint) -> openai.AsyncOpenAI:
+    import httpx2
+    import openai
+
+    # How many requests are in the air is decided by `limits.Slots`, never by a queue inside the transport.
+    limits = httpx2.Limits(max_connections=100_000, keepalive_expiry=_KEEPALIVE_S)
+    return openai.AsyncOpenAI(
+        base_url=endpoint.url,
+        api_key=endpoint.api_key or "none",  # None would take the environment's
+        # The key once more, because OPENAI_CUSTOM_HEADERS would override the one above.
+        default_headers={"Authorization": f"Bearer {endpoint.api_key or 'none'}"},
+        max_retries=0,
+        timeout=openai.Timeout(None, connect=_CONNECT_S),
+        http_client=openai.DefaultAioHttpClient(limits=limits),
+    )
+
+
+def _options(endpoint: Endpoint) -> Any:
+    """What the SDK need not work out anew for each request (its defaults are copied deeply every time).
+
+    OPENAI_ORG_ID and OPENAI_PROJECT_ID are meant for OpenAI alone.
+    """
+    import openai
+
+    headers: dict[str, str | openai.Omit] = dict.fromkeys(_HEADERS_LEFT_OUT, openai.Omit())
+    if not endpoint.api_key:
+        headers["Authorization"] = openai.Omit()
+    if not (urlsplit(endpoint.url).hostname or "").endswith("openai.com"):
+        headers |= {"OpenAI-Organization": openai.Omit(), "OpenAI-Project": openai.Omit()}
+    return {
+        "headers": headers,
+        "params": {},
+        "max_retries": 0,
+        "timeout": openai.Timeout(None, connect=_CONNECT_S),
+        "idempotency_key": "unused",
+        "security": {"bearer_auth": True},
+    }
+
+
+class OpenAIClient:
+    """An LLM at an OpenAI-compatible endpoint: chat completions for messages, completions for a prompt.
+
+    `model_name` goes on the wire, `Request.model` does not. A whole request takes at most `timeout_s`. Never
+    retries: failures that may pass are `Transient`. A request too long for the model and one stopped by a
+    content filter are completions with an empty text and that finish_reason.
+    """
+
+    def __init__(
+        self,
+        connections: Connections,
+        endpoint: Endpoint,
+        model_name: str,
+        *,
+        timeout_s: float,
+        max_tokens_field: MaxTokensField = "max_tokens",
+    ) -> None:
+        self._connections = connections
+        self._endpoint = endpoint
+        self._model_name = model_name
+        self._timeout_s = timeout_s
+        self._max_tokens_field = max_tokens_field
+        self._options: Any = None
+
+    async def complete(self, request: Request) -> Completion:
+        began_s = time.monotonic()
+        result = await self._ask(request)
+        if isinstance(result, Completion):
+            return result
+        if isinstance(result, Transient):
+            result.took_s = time.monotonic() - began_s
+        # Raised outside of any except block: no SDK exception, whose request holds the key, is chained.
+        raise result
+
+    async def _ask(self, request: Request) -> Completion | DrpoError:
+        import aiohttp
+        import httpx2
+        import openai
+
+        if self._options is None:
+            self._options = _options(self._endpoint)
+        path, body = self._wire(request)
+        content = json.dumps(body).encode("ascii")
+        client = self._connections.client(self._endpoint)
+        try:
+            # The SDK's own timeout is per read: a trickled reply would outlive it many times over.
+            async with asyncio.timeout(self._timeout_s):
+                response = await client.post(
+                    path, cast_to=httpx2.Response, content=content, options=self._options
+                )
+        except TimeoutError:
+            return self._transient(request, f"no complete answer within {self._timeout_s:g} s")
+        except openai.APIStatusError as err:
+            return self._fault(request, body, read_fault(err.body, err.status_code), err.response.headers)
+        except (openai.OpenAIError, aiohttp.ClientError, httpx2.HTTPError, httpx2.InvalidURL, OSError) as err:
+            return self._unconnected(request, err)
+        return self._read(request, body, response.content, response.headers)
+
+    def _wire(self, request: Request) -> tuple[str, dict[str, object]]:
+        """The path under the endpoint's URL, and the JSON body."""
+        body: dict[str, object] = {"model": self._model_name}
+        if request.prompt is None:
+            path = "/chat/completions"
+            body["messages"] = [{"role": m.role, "content": m.content} for m in request.messages]
+        else:
+            path = "/completions"
+            body["prompt"] = request.prompt
+        if request.temperature is not None:
+            body["temperature"] = request.temperature
+        if request.top_p is not None:
+            body["top_p"] = request.top_p
+        if request.max_tokens is not None:
+            body[self._max_tokens_field if request.prompt is None else "max_tokens"] = request.max_tokens
+        if request.seed is not None:
+            body["seed"] = request.seed
+        if request.stop:
+            body["stop"] = list(request.stop)
+        if request.n != 1:
+            body["n"] = request.n
+        return path, body
+
+    def _read(
+        self, request: Request, body: Collection[str], raw: bytes, headers: Mapping[str, str]
+    ) -> Completion | DrpoError:
+        try:
+            data: object = json.loads(raw)
+        except (ValueError, RecursionError):
+            shown = self._clean(raw[: 4 * _SHOWN].decode("utf-8", "replace"))
+            return self._transient(request, f"a reply that is not JSON: {shown!r}")
+        choices = data.get("choices") if isinstance(data, dict) else None
+        if not isinstance(data, dict) or not isinstance(choices, list) or not choices:
+            error = data.get("error") if isinstance(data, dict) else None
+            if error:
+                return self._fault(request, body, read_fault(error), headers)
+            return self._transient(request, f"a reply without choices: {self._clean(repr(data))}")
+        read: list[Choice] = []
+        for item in choices[: request.n]:
+            if isinstance(item, dict) and isinstance(error := item.get("error"), dict):
+                return self._fault(request, body, read_fault(error), headers)
+            if (choice := _choice(item, chat=request.prompt is None)) is None:
+                return self._transient(request, f"a choice without text: {self._clean(repr(item))}")
+            read.append(choice)
+        served = data.get("model")
+        return Completion(tuple(read), _usage(data.get("usage")), served if isinstance(served, str) else "")
+
+    def _unconnected(self, request: Request, err: Exception) -> DrpoError:
+        import httpx2
+
+        causes: list[BaseException] = [err]
+        while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None and len(causes) < 9:
+            causes.append(cause)
+        said = self._clean(next((str(c) for c in reversed(causes) if str(c)), type(err).__name__))
+        if any(isinstance(c, ssl.SSLCertVerificationError) for c in causes):
+            remedy = "Check the address; a private authority's certificate belongs into the system's store"
+            return ProviderRefused(f"{self._who(request)}: its certificate is not trusted: {said}. {remedy}.")
+        if any(isinstance(c, (httpx2.UnsupportedProtocol, httpx2.InvalidURL)) for c in causes):
+            return ProviderRefused(
+                f"{self._who(request)}: not a usable URL: {said}. Expected http(s)://HOST/v1."
+            )
+        return self._transient(request, f"no connection, or it broke: {said}")
+
+    def _fault(
+        self, request: Request, body: Collection[str], fault: Fault, headers: Mapping[str, str]
+    ) -> Completion | DrpoError:
+        """What an error of the server means: a completion, or the exception to raise."""
+        message = f"{self._who(request)}: HTTP {fault.status}: {self._clean(fault.said) or 'no message'}"
+        meaning = fault.meaning()
+        if meaning == "filtered":
+            return Completion((Choice("", "content_filter"),))
+        if meaning == "too_long":
+            return Completion((Choice("", "context_length"),))
+        if meaning == "no_credit":
+            return ProviderRefused(
+                f"{message}. Add credit or raise the account's limit, then run the same again."
+            )
+        if meaning == "passing":
+            return Transient(message, retry_after_s(headers, time.time()))
+        if (name := fault.parameter_not_taken(body)) is not None:
+            return ParameterRefused(name, f"{message}. The model does not take {name!r}: leave it out.")
+        return ProviderRefused(f"{message}. {self._remedy(fault.status)}.")
+
+    def _remedy(self, status: int) -> str:
+        if status == 401 and not self._endpoint.api_key:
+            return "No key was sent: set the variable that holds this endpoint's API key"
+        remedies = {
+            401: "Check the API key: the variable that holds it, and that it belongs to this endpoint",
+            403: "Check that the API key may use this model",
+            404: "Check the model's name, and that the URL ends where the API begins (often /v1)",
+        }
+        return remedies.get(
+            status, "The endpoint does not accept this request; check the model and its settings"
+        )
+
+    def _transient(self, request: Request, problem: str) -> Transient:
+        return Transient(f"{self._who(request)}: {problem}")
+
+    def _who(self, request: Request) -> str:
+        return f"{request.role} model {self._model_name} at {self._endpoint.shown}"
+
+    def _clean(self, text: str) -> str:
+        """`text` on one line, without markup, keys and passwords, at most 300 characters."""
+        if (key := self._endpoint.api_key) and len(key) > 3:
+            text = text.replace(key, "[key]")
+        text = _SECRETS.sub(r"\1\2[key]", text)
+        text = re.sub(r"//[^/\s@]+@", "//", re.sub(r"<[^>]*>", " ", text))
+        text = " ".join(text.split())
+        return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
+
+
+def _choice(item: object, *, chat: bool) -> Choice | None:
+    if not isinstance(item, dict):
+        return None
+    text = item.get("text")
+    if chat:
+        if not isinstance(message := item.get("message"), dict):
+            return None
+        text = message.get("content")
+        if text is None:
+            text = message.get("refusal")
+        if isinstance(text, list):  # parts, as some reasoning models send: thinking and text
+            text = "".join(str(part.get("text") or "") for part in text if isinstance(part, dict))
+    if text is None and ("message" if chat else "text") in item:
+        text = ""
+    if not isinstance(text, str):
+        return None
+    reason = item.get("finish_reason")
+    return Choice(_valid_unicode(text), reason if isinstance(reason, str) and reason else "stop")
+
+
+def _valid_unicode(text: str) -> str:
+    """`text`, half surrogate pairs (an emoji cut in two by a token limit) replaced: no file can hold them."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
+def _usage(value: object) -> Usage:
+    def count(facts: object, name: str) -> int:
+        number = facts.get(name) if isinstance(facts, dict) else None
+        return number if isinstance(number, int) and number > 0 else 0
+
+    details = value.get("prompt_tokens_details") if isinstance(value, dict) else None
+    cached = count(details, "cached_tokens")
+    return Usage(count(value, "prompt_tokens"), count(value, "completion_tokens"), cached)

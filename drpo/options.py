@@ -1,0 +1,63 @@
+"""Settings as command-line flags: one field, one flag, nothing written twice."""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import click
+from pydantic.fields import FieldInfo
+
+from drpo.config import CommonConfig, flag
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def settings_flags(kind: type[CommonConfig]) -> Callable[[F], F]:
+    """Adds a flag for each setting of `kind`; a flag that is not given arrives as None."""
+    options = [_option(name, field) for name, field in kind.model_fields.items() if name != "roles"]
+
+    def decorate(function: F) -> F:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+def _option(name: str, field: FieldInfo) -> Callable[[F], F]:
+    kind = _without_none(field.annotation)
+    text = (field.description or "") + _default(field)
+    if kind is bool:
+        return click.option(f"{flag(name)}/--no-{flag(name)[2:]}", name, default=None, help=text)
+    if typing.get_origin(kind) is tuple:
+        return click.option(flag(name), name, multiple=True, callback=_given_or_none, help=text)
+    return click.option(flag(name), name, type=_click_type(kind), default=None, help=text)
+
+
+def _given_or_none(context: click.Context, parameter: click.Parameter, value: tuple[str, ...]) -> Any:
+    return value or None
+
+
+def _without_none(annotation: Any) -> Any:
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        return next(part for part in typing.get_args(annotation) if part is not type(None))
+    return annotation
+
+
+def _click_type(kind: Any) -> Any:
+    if typing.get_origin(kind) is Literal:
+        return click.Choice(typing.get_args(kind))
+    return {int: int, float: float, Path: click.Path(path_type=Path)}.get(kind, str)
+
+
+def _default(field: FieldInfo) -> str:
+    default = field.default
+    if field.is_required():
+        return "  [required]"
+    if default is None or default == () or isinstance(default, bool):
+        return ""
+    return f"  [default: {default}]"

@@ -1,0 +1,242 @@
+"""From settings to everything a run starts with: queries, examples, templates, models by name, identity.
+
+A plan sends nothing and opens nothing; `wiring` does. It can also be read back from a run directory, so that a
+run replays without the files it was made from.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from drpo.config import EMBEDDER, CommonConfig, ExamplesConfig, OptimizeConfig
+from drpo.data import (
+    ExampleSet,
+    base_examples,
+    order_queries,
+    read_examples,
+    read_queries,
+    shipped_examples,
+    shipped_seeds,
+)
+from drpo.errors import InputError
+from drpo.llm.base import LLM, Role
+from drpo.llm.catalog import CatalogEntry, ModelSpec, parse_model, strong_model
+from drpo.templates import Templates
+from drpo.types import Query
+
+OPENAI_URL = "https://api.openai.com/v1"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelChoice:
+    """Who plays a role. `identity` is what requests are keyed by; `custom` is a user's own object."""
+
+    identity: str
+    provider: str
+    name: str
+    url: str | None
+    entry: CatalogEntry | None
+    key_variables: tuple[str, ...]
+    custom: LLM | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """What a search reads. `queries` are in the order in which they are used."""
+
+    queries: tuple[Query, ...]
+    examples: ExampleSet
+    templates: Templates
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A run before its first request. `identity` decides whether a run directory belongs to it."""
+
+    config: CommonConfig
+    models: dict[Role, ModelChoice]
+    inputs: Inputs
+    embedder: str
+    identity: dict[str, Any]
+
+    @property
+    def simulated(self) -> bool:
+        """Whether any figure of this run comes from simulated models."""
+        return any(choice.provider == "demo" for choice in self.models.values())
+
+
+def optimize_plan(
+    config: OptimizeConfig,
+    environment: Mapping[str, str],
+    custom: Mapping[Role, LLM] | None = None,
+    own_reward: str | None = None,
+) -> Plan:
+    """The plan of `drpo optimize`; `own_reward` names a reward of the user's own, which needs no evaluator.
+
+    Raises InputError for whatever cannot be used.
+    """
+    models = choose_models(config, environment, custom or {}, own_reward)
+    seeds = read_queries(config.seeds or shipped_seeds(), column=config.seeds_column)
+    queries = order_queries(seeds.queries, config.order, config.random_seed)
+    examples = read_examples(config.examples or shipped_examples())
+    if config.shots > len(examples.examples):
+        raise InputError(
+            f"--shots {config.shots}: {examples.source} has {len(examples.examples)} examples; "
+            "ask for fewer shots or give more examples"
+        )
+    embedder = config.embedder or ("lexical" if models["base"].provider == "demo" else EMBEDDER)
+    inputs = Inputs(tuple(queries), examples, Templates(config.prompts), seeds.cleaned)
+    return Plan(config, models, inputs, embedder, _identity("optimize", config, models, inputs, embedder))
+
+
+def examples_plan(
+    config: ExamplesConfig,
+    environment: Mapping[str, str],
+    custom: Mapping[Role, LLM] | None = None,
+    own_reward: str | None = None,
+) -> Plan:
+    """The plan of `drpo optimize-examples`; arguments as `optimize_plan`."""
+    models = choose_models(config, environment, custom or {}, own_reward)
+    models.pop("base", None)
+    examples = read_examples(config.examples or base_examples())
+    inputs = Inputs((), examples, Templates(config.prompts))
+    return Plan(config, models, inputs, "", _identity("optimize-examples", config, models, inputs, ""))
+
+
+def with_settings(plan: Plan, config: CommonConfig, changed: Mapping[str, Any]) -> Plan:
+    """The plan with other settings, `changed` noted in its identity; inputs and models stay."""
+    identity = {**plan.identity, "settings": {**plan.identity["settings"], **changed}}
+    return replace(plan, config=config, identity=identity)
+
+
+def choose_models(
+    config: CommonConfig,
+    environment: Mapping[str, str],
+    custom: Mapping[Role, LLM],
+    own_reward: str | None = None,
+) -> dict[Role, ModelChoice]:
+    """Who plays which role: the user's own object, else the named model, else the default."""
+
+    def choice(role: Role, name: str | None) -> ModelChoice:
+        if role in custom:
+            return _custom_choice(custom[role])
+        return _choice(role, name or _strong(environment), config, environment)
+
+    model = getattr(config, "model", None)
+    choices: dict[Role, ModelChoice] = {}
+    if model is not None or "base" in custom:
+        choices["base"] = choice("base", model)
+    default = model if isinstance(config, ExamplesConfig) or _is_demo(choices) else None
+    optimizer = config.optimizer or default
+    choices["optimizer"] = choice("optimizer", optimizer)
+    if own_reward is not None:
+        judge = ModelChoice(f"reward/{own_reward}", "reward", own_reward, None, None, ())
+        return {**choices, "evaluator": judge, "selector": judge}
+    choices["evaluator"] = choice("evaluator", config.evaluator or optimizer)
+    if config.selector is None and "selector" not in custom:
+        choices["selector"] = choices["evaluator"]
+    else:
+        choices["selector"] = choice("selector", config.selector)
+    return choices
+
+
+def _is_demo(choices: Mapping[Role, ModelChoice]) -> bool:
+    return "base" in choices and choices["base"].provider == "demo"
+
+
+def _strong(environment: Mapping[str, str]) -> str:
+    if environment.get("OPENAI_API_KEY"):
+        spec = strong_model()
+        return f"{spec.provider}/{spec.name}"
+    raise InputError(
+        "no optimizer is chosen: give --optimizer and --evaluator (a model such as openai/NAME or "
+        "vllm/REPO@URL), or set OPENAI_API_KEY for the default one, or try --model demo"
+    )
+
+
+def _choice(role: Role, name: str, config: CommonConfig, environment: Mapping[str, str]) -> ModelChoice:
+    spec = parse_model(name)
+    if spec.provider == "demo":
+        identity = f"demo/seed={config.demo_seed},noise={config.demo_noise:g}"
+        return ModelChoice(identity, "demo", "demo", None, spec.entry, ())
+    if spec.provider == "vllm" and spec.url is None:
+        raise InputError(
+            f"{name}: drpo does not start vLLM servers yet. Start one (vllm serve {spec.name}) and name it: "
+            f"{name if '/' in name else 'vllm/' + spec.name}@http://127.0.0.1:8000/v1"
+        )
+    base_url = environment.get("OPENAI_BASE_URL") or OPENAI_URL
+    url, identity = spec.url or base_url, spec.identity
+    if spec.url is None and base_url.rstrip("/") != OPENAI_URL:
+        identity = parse_model(f"{spec.provider}/{spec.name}@{base_url}").identity
+    variables = _key_variables(role, spec, url, base_url, config)
+    return ModelChoice(identity, spec.provider, spec.name, url, spec.entry, variables)
+
+
+def _key_variables(
+    role: Role, spec: ModelSpec, url: str, base_url: str, config: CommonConfig
+) -> tuple[str, ...]:
+    """Which variables may hold the key, first come first served. OpenAI's goes to OpenAI's address only."""
+    own = config.roles[role].api_key_env if role in config.roles else None
+    if own:
+        return (own,)
+    by_role = f"DRPO_{role.upper()}_API_KEY"
+    if url.rstrip("/") in (OPENAI_URL, base_url.rstrip("/")) and spec.provider == "openai":
+        return ("OPENAI_API_KEY",)
+    return (by_role, "VLLM_API_KEY") if spec.provider == "vllm" else (by_role,)
+
+
+def _custom_choice(model: LLM) -> ModelChoice:
+    if not callable(getattr(model, "complete", None)):
+        raise InputError(f"expected an object with `async complete(request)`, came {type(model).__name__}")
+    name = str(getattr(model, "name", None) or f"{type(model).__module__}.{type(model).__qualname__}")
+    return ModelChoice(f"custom/{name}", "custom", name, None, None, (), model)
+
+
+def _identity(
+    command: str, config: CommonConfig, models: Mapping[Role, ModelChoice], inputs: Inputs, embedder: str
+) -> dict[str, Any]:
+    files = {"model", "optimizer", "evaluator", "selector", "seeds", "seeds_column", "examples", "prompts", "embedder"}
+    settings = {
+        name: value
+        for name, value in config.model_dump(mode="json").items()
+        if name in config.identity_fields() and name not in files
+    }
+    if "demo" not in {choice.provider for choice in models.values()}:
+        settings = {name: value for name, value in settings.items() if not name.startswith("demo_")}
+    digests = {f"prompts/{name}": digest for name, digest in inputs.templates.digests().items()}
+    return {
+        "command": command,
+        "models": {role: choice.identity for role, choice in models.items()},
+        "embedder": embedder,
+        "settings": settings,
+        "digests": {"seeds": digest_of([q.text for q in inputs.queries]), "examples": inputs.examples.digest, **digests},
+    }
+
+
+def digest_of(value: object) -> str:
+    """16 hex digits that tell plain JSON values apart."""
+    text = json.dumps(value, ensure_ascii=True, sort_keys=True)
+    return hashlib.sha256(text.encode("ascii")).hexdigest()[:16]
+
+
+def default_name(plan: Plan) -> str:
+    """The name of a run from its model and settings: the same command finds the same run."""
+    role: Role = "base" if "base" in plan.models else "optimizer"
+    last = plan.models[role].name.rstrip("/").split("/")[-1]
+    slug = "".join(c if c.isalnum() or c in "-_" else "-" for c in last.lower()).strip("-") or "model"
+    prefix = "examples-" if plan.identity["command"] == "optimize-examples" else ""
+    return f"{prefix}{slug[:40]}-{digest_of(plan.identity)[:8]}"
+
+
+def run_path(plan: Plan) -> Path:
+    """Where the run lives: --run-dir, or --name (or the default name) inside the runs folder."""
+    config = plan.config
+    if config.run_dir is not None:
+        return config.run_dir
+    return config.runs_dir / (config.name or default_name(plan))

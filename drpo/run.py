@@ -1,0 +1,210 @@
+"""A run: open or resume its directory, search, write the result. Resuming is searching again over the record."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from drpo.alignment import FILE_NAME, Alignment, read_alignment
+from drpo.config import ExamplesConfig
+from drpo.data import write_examples
+from drpo.errors import DrpoError, InputError, Interrupted, Stopped
+from drpo.events import Event, EventFile, LevelDone
+from drpo.jsonl import write_atomically
+from drpo.llm.limits import Stop
+from drpo.llm.recorder import Record
+from drpo.plan import Plan, run_path
+from drpo.run_dir import RunDirectory
+from drpo.searches import Emit, ImprovedExample, search_examples, search_prompt
+from drpo.types import Example
+from drpo.wiring import OwnCall, Resources
+
+T = TypeVar("T")
+GRACE_S = 30.0  # how long the calls in the air are awaited once a run is asked to end
+_FOREVER_S = 3.15e9
+Observer = Callable[[Event], None]
+log = logging.getLogger("drpo")
+
+
+@dataclass(frozen=True, slots=True)
+class Hooks:
+    """What comes from outside a run: who watches, who stops it, a reward of the user's own."""
+
+    observers: tuple[Observer, ...] = ()
+    stop: Stop = field(default_factory=Stop)
+    hurry: asyncio.Event = field(default_factory=asyncio.Event)
+    own_reward: OwnCall | None = None
+    grace_s: float = GRACE_S
+
+
+@dataclass(frozen=True, slots=True)
+class OptimizeResult:
+    """What `drpo optimize` found. `sent`: calls per role that this process sent, the rest was recorded."""
+
+    run_dir: Path
+    alignment: Alignment
+    sent: dict[str, int]
+    finished_before: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ExamplesResult:
+    """What `drpo optimize-examples` made."""
+
+    run_dir: Path
+    examples: tuple[ImprovedExample, ...]
+    out: Path
+    calls: dict[str, int]
+    simulated: bool
+    finished_before: bool = False
+
+
+async def run_optimize(plan: Plan, environment: Mapping[str, str], hooks: Hooks) -> OptimizeResult:
+    """Search a system prompt in the plan's run directory; a finished run is read, not repeated."""
+    path = run_path(plan)
+    directory = RunDirectory(path, plan)
+    try:
+        if (path / FILE_NAME).exists():
+            return OptimizeResult(path, read_alignment(path), {}, finished_before=True)
+        resources = Resources(Record(directory.calls), hooks.stop, environment, plan.config)
+        emit = _emitter(EventFile(directory.events), hooks.observers)
+        try:
+            alignment = await supervise(search_prompt(plan, resources, hooks.own_reward, emit), resources, hooks)
+        finally:
+            await resources.close()
+        alignment.save(path / FILE_NAME)
+        return OptimizeResult(path, alignment, dict(resources.record.sent))
+    except BaseException as error:
+        _log_failure(error)
+        raise
+    finally:
+        directory.close()
+
+
+async def run_examples(plan: Plan, environment: Mapping[str, str], hooks: Hooks) -> ExamplesResult:
+    """Improve the responses of all examples at once; each is a search of its own."""
+    config = plan.config
+    assert isinstance(config, ExamplesConfig)
+    path = run_path(plan)
+    fresh = not (path / "run.json").exists()
+    if fresh and config.out is not None and config.out.exists():
+        raise InputError(f"--out {config.out}: there is such a file and nothing is written over; name another")
+    directory = RunDirectory(path, plan)
+    try:
+        out = config.out or path / "examples.jsonl"
+        if (path / "result.json").exists():
+            improved, calls = _read_improved(path)
+            return ExamplesResult(path, improved, out, calls, plan.simulated, finished_before=True)
+        resources = Resources(Record(directory.calls), hooks.stop, environment, plan.config)
+        emit = _emitter(EventFile(directory.events), hooks.observers)
+        try:
+            improved = await supervise(search_examples(plan, resources, hooks.own_reward, emit), resources, hooks)
+        finally:
+            await resources.close()
+        calls = resources.record.calls_by_role()
+        write_examples(out, [item.after for item in improved], overwrite=True)
+        write_atomically(path / "result.json", examples_json(plan, improved, calls))
+        return ExamplesResult(path, improved, out, calls, plan.simulated)
+    except BaseException as error:
+        _log_failure(error)
+        raise
+    finally:
+        directory.close()
+
+
+async def supervise(work: Awaitable[T], resources: Resources, hooks: Hooks) -> T:
+    """The result of `work`. Once the run is asked to stop, calls in the air are awaited and recorded.
+
+    Raises the cause of the stop. `hooks.hurry` ends the waiting at once, after which the message says how
+    many calls were abandoned.
+    """
+    task = asyncio.ensure_future(work)
+    stopping = asyncio.ensure_future(hooks.stop.wait(_FOREVER_S))
+    try:
+        await asyncio.wait({task, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        abandoned = 0
+        if not task.done():
+            hurry = asyncio.ensure_future(hooks.hurry.wait())
+            await asyncio.wait({task, hurry}, timeout=hooks.grace_s, return_when=asyncio.FIRST_COMPLETED)
+            hurry.cancel()
+            abandoned = await resources.record.drain(0 if not task.done() else hooks.grace_s)
+            task.cancel()
+        return await _outcome(task, hooks.stop, abandoned)
+    finally:
+        stopping.cancel()
+        if not task.done():
+            task.cancel()
+        await resources.record.drain(0 if hooks.hurry.is_set() else hooks.grace_s)
+        await asyncio.gather(task, stopping, return_exceptions=True)
+
+
+async def _outcome(task: asyncio.Future[T], stop: Stop, abandoned: int) -> T:
+    try:
+        return await task
+    except (Stopped, asyncio.CancelledError):
+        cause = stop.cause
+        if cause is None:
+            raise
+        if isinstance(cause, Interrupted) and abandoned:
+            raise Interrupted(f"{cause}; {abandoned} calls in the air were abandoned") from None
+        raise cause from None
+
+
+def examples_json(plan: Plan, improved: Sequence[ImprovedExample], calls: Mapping[str, int]) -> str:
+    """The content of result.json."""
+    rows = [
+        {
+            "query": item.before.query,
+            "kind": item.before.kind,
+            "before": {"response": item.before.response, "reward": item.reward_before},
+            "after": {"response": item.after.response, "reward": item.reward_after},
+            "ended": item.ended,
+        }
+        for item in improved
+    ]
+    data = {
+        "schema": 1,
+        "simulated": plan.simulated,
+        "calls": dict(calls),
+        "settings": plan.identity,
+        "examples": rows,
+    }
+    return json.dumps(data, ensure_ascii=False, indent=2) + "\n"
+
+
+def _read_improved(path: Path) -> tuple[tuple[ImprovedExample, ...], dict[str, int]]:
+    data = json.loads((path / "result.json").read_text(encoding="utf-8"))
+    return tuple(
+        ImprovedExample(
+            Example(row["query"], row["before"]["response"], row["kind"]),
+            Example(row["query"], row["after"]["response"], row["kind"]),
+            row["before"]["reward"],
+            row["after"]["reward"],
+            row["ended"],
+        )
+        for row in data["examples"]
+    ), data["calls"]
+
+
+def _emitter(file: EventFile, observers: Sequence[Observer]) -> Emit:
+    def emit(events: Sequence[Event]) -> None:
+        file.emit(events)
+        for event in events:
+            if isinstance(event, LevelDone):
+                log.info("level %d done, limit %d", event.level, event.limit)
+            for observer in observers:
+                observer(event)
+
+    return emit
+
+
+def _log_failure(error: BaseException) -> None:
+    if isinstance(error, DrpoError):
+        log.error("%s: %s", type(error).__name__, error)
+    elif not isinstance(error, asyncio.CancelledError):
+        log.error("a bug of drpo", exc_info=error)

@@ -1,0 +1,170 @@
+"""A run directory: whose it is, what it was made from, and one process at a time.
+
+    run.json         settings, identity, versions; written when the run begins
+    inputs/          the queries, examples and templates it was begun with, so that it replays by itself
+    calls.jsonl      every reply, checksummed; the only state there is
+    events.jsonl     what happened, derived from the replies
+    alignment.json   the result of `optimize` (result.json and examples.jsonl of `optimize-examples`)
+    run.log          for people; no keys, no prompts
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from drpo.data import ExampleSet, read_examples, read_queries, write_examples
+from drpo.errors import InputError, RunConflict, StorageError
+from drpo.jsonl import plain_lines, write_atomically
+from drpo.plan import Inputs, Plan
+from drpo.templates import ASPECTS_FILE, JOBS, Templates
+
+SCHEMA = 1
+_PACKAGES = ("drpo", "openai", "pydantic", "jinja2", "json-repair", "bm25s", "numpy", "sentence-transformers")
+
+
+class RunDirectory:
+    """An open run directory, held by this process until `close`."""
+
+    def __init__(self, path: Path, plan: Plan) -> None:
+        self.path = path
+        self._lock = FileLock(path / ".lock")
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StorageError(f"{path}: the run directory cannot be made: {error.strerror}") from None
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            raise RunConflict(
+                f"{path}: another process is running in this directory; wait for it, stop it, or give another --run-dir"
+            ) from None
+        except OSError as error:
+            raise StorageError(f"{path}: cannot be locked: {error.strerror}") from None
+        try:
+            self._claim(plan)
+        except BaseException:
+            self._lock.release()
+            raise
+        self._log = _open_log(path / "run.log")
+
+    @property
+    def calls(self) -> Path:
+        return self.path / "calls.jsonl"
+
+    @property
+    def events(self) -> Path:
+        return self.path / "events.jsonl"
+
+    def close(self) -> None:
+        """Release the directory for other processes."""
+        logging.getLogger("drpo").removeHandler(self._log)
+        self._log.close()
+        self._lock.release()
+
+    def _claim(self, plan: Plan) -> None:
+        file = self.path / "run.json"
+        if file.exists():
+            differing = differences(read_run(self.path)["identity"], plan.identity)
+            if differing:
+                raise RunConflict(
+                    f"{self.path}: belongs to other settings: {'; '.join(differing[:5])}"
+                    f"{' and more' if len(differing) > 5 else ''}. Give these settings again to resume it, "
+                    "or another --run-dir"
+                )
+        else:
+            foreign = [p.name for p in self.path.iterdir() if p.name != ".lock"]
+            if foreign:
+                raise RunConflict(
+                    f"{self.path}: expected a run or an empty folder, found {sorted(foreign)[0]}; give another --run-dir"
+                )
+            _write_inputs(self.path / "inputs", plan.inputs)
+        settings = plan.config.model_dump(mode="json")
+        data = {"schema": SCHEMA, "identity": plan.identity, "settings": settings, "versions": versions()}
+        write_atomically(file, json.dumps(data, ensure_ascii=False, indent=2) + "\n")
+
+
+def read_run(path: Path) -> dict[str, Any]:
+    """The content of run.json. Raises InputError where `path` is no run directory."""
+    file = path / "run.json"
+    try:
+        data = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: expected a run directory, found no run.json in it") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{file}: expected JSON: {error}") from None
+    if not isinstance(data, dict) or data.get("schema") != SCHEMA:
+        raise InputError(f"{file}: expected a run of schema {SCHEMA}; use the drpo that wrote it")
+    return data
+
+
+def read_inputs(path: Path) -> Inputs:
+    """The inputs that a run was begun with."""
+    folder = path / "inputs"
+    queries = folder / "queries.jsonl"
+    seeds = read_queries(queries).queries if queries.exists() else ()
+    examples = read_examples(folder / "examples.jsonl")
+    return Inputs(tuple(seeds), ExampleSet(examples.examples, str(folder), examples.digest), Templates(folder / "prompts"))
+
+
+def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """What differs between two identities, as `width is 2 there, 3 here`."""
+    found: list[str] = []
+    for name in dict.fromkeys([*ours, *theirs]):
+        there, here = ours.get(name), theirs.get(name)
+        label = f"{prefix}{name}"
+        if isinstance(there, Mapping) and isinstance(here, Mapping):
+            found += differences(there, here, "" if name == "settings" else f"{name} " if name == "digests" else f"{name}.")
+        elif there != here:
+            if prefix == "digests ":
+                found.append(f"{name} has another content")
+            else:
+                found.append(f"{label} is {_short(there)} there, {_short(here)} here")
+    return found
+
+
+def versions() -> dict[str, str]:
+    """Versions of what a result may depend on."""
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _write_inputs(folder: Path, inputs: Inputs) -> None:
+    try:
+        (folder / "prompts").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"{folder}: cannot be made: {error.strerror}") from None
+    if inputs.queries:
+        lines = [{name: value for name, value in asdict(query).items() if value} for query in inputs.queries]
+        text = plain_lines({"query": line.pop("text"), **line} for line in lines)
+        write_atomically(folder / "queries.jsonl", text)
+    write_examples(folder / "examples.jsonl", inputs.examples.examples, overwrite=True)
+    for name in [*(f"{job}.j2" for job in JOBS), ASPECTS_FILE]:
+        write_atomically(folder / "prompts" / name, inputs.templates.source(name))
+
+
+def _open_log(path: Path) -> logging.Handler:
+    handler = logging.FileHandler(path, encoding="utf-8", delay=True)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logger = logging.getLogger("drpo")
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    return handler
+
+
+def _short(value: object) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,192 @@
+"""The two searches, from a plan to a result: models, problem and strategy put together, events told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from drpo.alignment import Alignment, Found, template_digest
+from drpo.compose import Composer, Sampling
+from drpo.config import ExamplesConfig, OptimizeConfig
+from drpo.events import Event, LevelDone, NodeMade, ProposalDropped, SearchDone
+from drpo.plan import Plan
+from drpo.problems import ExampleProblem, PromptState, Responder, ResponseState, SystemPromptProblem, describe_state
+from drpo.search.engine import Level, Outcome, search, settle
+from drpo.search.strategy import Beam, MonteCarlo, Strategy
+from drpo.types import Example, Query
+from drpo.wiring import OwnCall, Resources, build_optimizer, build_reward, choose_form, find_shots, open_models
+
+Emit = Callable[[Sequence[Event]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class ImprovedExample:
+    """One example before and after; rewards are None where the response could not be evaluated."""
+
+    before: Example
+    after: Example
+    reward_before: float | None
+    reward_after: float | None
+    ended: str
+
+
+async def search_prompt(
+    plan: Plan, resources: Resources, own_reward: OwnCall | None, emit: Emit
+) -> Alignment:
+    """The search itself, over live models or a strict replay."""
+    config = plan.config
+    assert isinstance(config, OptimizeConfig)
+    models = await open_models(plan, resources)
+    form = await choose_form(plan, resources)
+    composer = Composer(plan.inputs.templates, form)
+    reach = min(len(plan.inputs.queries), config.depth + config.max_extra_depth)
+    shots = await find_shots(plan, resources, config.shots, reach)
+    sampling = Sampling(temperature=0.0, max_tokens=config.base_max_tokens)
+    examples = plan.inputs.examples.examples
+    base = plan.models["base"].identity
+    reward = build_reward(plan, models, resources.record, own_reward)
+    problem = SystemPromptProblem(
+        Responder(models["base"], base, composer, sampling, examples, shots),
+        reward,
+        build_optimizer(plan, models),
+        plan.inputs.queries[:reach],
+        config.initial_prompt,
+        None if config.search == "monte-carlo" else config.keep_above,
+        min(config.depth, reach),
+    )
+    strategy = prompt_strategy(config, reach)
+
+    async def observe(level: Level[PromptState]) -> None:
+        reward.look_ahead(plan.inputs.queries[: min(level.limit, reach)])
+        emit(level_events(level, strategy))
+
+    outcome = await search(problem, strategy, unreadable=config.unreadable, observe=observe)
+    await reward.settle()
+    emit([end_event(outcome)])
+    found = Found(
+        settings=plan.identity,
+        path_score=outcome.score,
+        path_rewards=outcome.best.path_rewards(),
+        nodes=len(outcome.nodes),
+        levels=outcome.levels,
+        ended=outcome.ended,
+        calls=resources.record.calls_by_role(),
+    )
+    return Alignment(
+        system_prompt=outcome.best.state.system_prompt,
+        examples=examples,
+        shots=config.shots,
+        prompt_form=form,
+        embedder=plan.embedder,
+        models=dict(plan.identity["models"]),
+        sampling=sampling,
+        template_digest=template_digest(plan.inputs.templates, form),
+        found=found,
+        simulated=plan.simulated,
+    )
+
+
+def prompt_strategy(config: OptimizeConfig, trials: int) -> Strategy:
+    """The strategy that the settings name, over `trials` queries."""
+    if config.search == "monte-carlo":
+        return MonteCarlo(config.width, config.samples, config.depth, trials)
+    width = 1 if config.search == "greedy" else config.width
+    return Beam(
+        width,
+        config.samples,
+        config.depth,
+        config.max_extra_depth,
+        trials,
+        path_score=config.path_score,
+        patience=config.patience,
+    )
+
+
+async def search_examples(
+    plan: Plan, resources: Resources, own_reward: OwnCall | None, emit: Emit
+) -> tuple[ImprovedExample, ...]:
+    """Algorithm 1 for each example, concurrently; events are emitted in the order of the examples."""
+    config = plan.config
+    assert isinstance(config, ExamplesConfig)
+    models = await open_models(plan, resources)
+    reward = build_reward(plan, models, resources.record, own_reward)
+    optimizer = build_optimizer(plan, models)
+    strategy = Beam(
+        config.width,
+        config.samples,
+        config.depth + 1,
+        0,
+        config.depth + 1,
+        path_score="last",
+        patience=config.patience,
+        perfect=5.0,
+        result="best seen",
+    )
+    turn = _Turns()
+    reward.look_ahead([Query(example.query) for example in plan.inputs.examples.examples])
+
+    async def improve(subject: int, example: Example) -> ImprovedExample:
+        events: list[Event] = []
+
+        async def observe(level: Level[ResponseState]) -> None:
+            events.extend(level_events(level, strategy, subject))
+
+        problem = ExampleProblem(example, reward, optimizer)
+        outcome = await search(problem, strategy, unreadable=config.unreadable, observe=observe)
+        events.append(end_event(outcome, subject))
+        turn.done(subject, lambda: emit(events))
+        best = outcome.best
+        after = Example(example.query, best.state.response, example.kind)
+        return ImprovedExample(example, after, outcome.nodes[0].reward, best.reward, outcome.ended)
+
+    improved = await settle(improve(i, e) for i, e in enumerate(plan.inputs.examples.examples))
+    await reward.settle()
+    return tuple(improved)
+
+
+class _Turns:
+    """Runs actions in the order of their numbers, whenever they become ready."""
+
+    def __init__(self) -> None:
+        self._ready: dict[int, Callable[[], None]] = {}
+        self._next = 0
+
+    def done(self, number: int, action: Callable[[], None]) -> None:
+        self._ready[number] = action
+        while self._next in self._ready:
+            self._ready.pop(self._next)()
+            self._next += 1
+
+
+def level_events(level: Level[Any], strategy: Strategy, subject: int | None = None) -> list[Event]:
+    """A level as events: its nodes, its dropped proposals, its beam."""
+    events: list[Event] = [
+        NodeMade(
+            id=node.id,
+            place=node.place,
+            parent=None if node.parent is None else node.parent.id,
+            depth=node.depth,
+            kept=node.kept,
+            reward=node.reward,
+            score=strategy.score(node),
+            state=describe_state(node.state),
+            failure=node.failure.reason if node.failure else None,
+            subject=subject,
+        )
+        for node in level.nodes
+    ]
+    events += [
+        ProposalDropped(d.place, d.parent_id, d.failure.reason, d.failure.raw, subject) for d in level.dropped
+    ]
+    beam = tuple(node.id for node in level.beam)
+    return [*events, LevelDone(level.number, level.limit, beam, level.stalled, subject)]
+
+
+def end_event(outcome: Outcome[Any], subject: int | None = None) -> SearchDone:
+    """The end of a search as an event."""
+    return SearchDone(
+        outcome.best.id, outcome.score, len(outcome.nodes), outcome.levels, outcome.ended, subject
+    )
+
+
