@@ -21,16 +21,12 @@ from drpo.parse import read_evaluation, read_rewrite
 from drpo.types import Aspect, Evaluation
 
 NAMES = ("Helpfulness", "Clarity", "Factuality", "Depth", "Critical-Thinking", "Safety", "Empathy")
-WORDS = [
+WORDS = (
     "the",
     "response",
     "is",
     "clear",
-    "and",
-    "well",
-    "ordered",
     "but",
-    "it",
     "does",
     "not",
     "say",
@@ -38,13 +34,13 @@ WORDS = [
     "users'",
     "questions",
     "matter",
-]
+)
 ODDITIES = (
     "it's",
     'a "quoted" word',
     "{x}",
     "(i.e. this)",
-    "a\nnewline",
+    "a\nline",
     "50 %",
     "é",
     "[1]",
@@ -52,36 +48,8 @@ ODDITIES = (
     "4/5",
     "score: 2",
 )
-INVALID = (
-    "9",
-    "0",
-    "-1",
-    "4.5",
-    '"4.5"',
-    '"4/5"',
-    "[[4]]",
-    "null",
-    "NaN",
-    "true",
-    "[4]",
-    "{}",
-    '""',
-    '"four"',
-)
-INVALID_BARE = (
-    "4 stars",
-    "4 out of 10",
-    "<4",
-    "04",
-    "4%",
-    "4/5",
-    "4+",
-    "1e400",
-    "٤",
-    "4 (good)",
-    "~4",
-    "4 5",
-)
+INVALID = ("9", "0", "-1", "4.5", '"4.5"', '"4/5"', "[[4]]", "null", "NaN", "true", "[4]", "{}", '""', '"I"')
+INVALID_BARE = ("4 stars", "4 out of 10", "<4", "04", "4%", "4/5", "4+", "1e400", "٤", "4 (good)", "~4")
 
 Make = Callable[[random.Random, dict[str, Any]], str]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, assert_never
 
@@ -81,8 +81,11 @@ def event_line(event: Event) -> str:
             kind = "end"
         case _:
             assert_never(event)
-    fields = {name: value for name, value in asdict(event).items() if name != "subject" or value is not None}
-    return json.dumps({"event": kind, **fields}, ensure_ascii=False, allow_nan=False) + "\n"
+    # Shallow on purpose: the values are plain JSON already, and dataclasses.asdict would copy them deeply.
+    named = {field.name: getattr(event, field.name) for field in fields(event)}
+    if event.subject is None:
+        del named["subject"]
+    return json.dumps({"event": kind, **named}, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def read_events(path: Path) -> list[dict[str, Any]]:

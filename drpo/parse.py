@@ -108,7 +108,7 @@ def read_rewrite(text: str, field: str) -> str | Unreadable:
         return _cut_off(found)
     value = _last_object(found)
     rewrite = value.get(field)
-    if not isinstance(rewrite, str) or not rewrite.strip():
+    if not isinstance(rewrite, str) or not rewrite.replace("\\n", "\n").strip():
         what = "has no" if field not in value else "has no text in"
         return Unreadable(f'the reply {what} "{field}"; the whole new text was expected there')
     if isinstance(value, Repeating) and any(k == field and v != rewrite for k, v in value.pairs):

@@ -36,6 +36,7 @@ _TAG = re.compile(rf"<(/?)(?:{_TAGS})>", re.IGNORECASE)
 _TAG_OR_BRACKET = re.compile(rf"<(/?)(?:{_TAGS})>|[{{\[(]", re.IGNORECASE)
 # What begins an object or a list of objects, not a brace in prose: a quote, a bare key, a comment, '}'.
 _CONTAINER = re.compile(r"""\{\s*+(?:["'“”‘’`}#]|//|/\*|[A-Za-z_][\w -]{0,60}+:)|[\[(]\s*+\{""")
+_PLAIN = re.compile(r'[^"\\{\[(]*+')
 _STRING_START = re.compile(r"""[\[{(\s]*+(["'])""")
 _DOUBLE_QUOTED = re.compile(r'"(?:[^"\\]++|\\.)*+("?)|[{}\[\]()]', re.DOTALL)
 _EITHER_QUOTED = re.compile(r""""(?:[^"\\]++|\\.)*+("?)|'(?:[^'\\]++|\\.)*+('?)|[{}\[\]()]""", re.DOTALL)
@@ -111,15 +112,33 @@ def _search(text: str) -> Found | Unreadable:
             found = None
         elif _CONTAINER.match(text, mark.start()):
             read = _read_at(text, mark.start())
-            if read is None:
+            if read is not None:
+                value, position = read
+                found = Found(value, text, "exact") if _holds_objects(value) else found
+            elif (answer := _answer_after(text, position)) is not None:
+                found, position = None, answer
+            else:
                 return _mend(text[mark.start() :])
-            value, position = read
-            found = Found(value, text, "exact") if _holds_objects(value) else found
     if found is not None:
         return found
     if not text.strip():
         return Unreadable("the reply is empty; the JSON object that was asked for was expected")
     return Unreadable(f"the reply holds no JSON object; it begins with {shortened(text)}")
+
+
+def _answer_after(text: str, position: int) -> int | None:
+    """Where an object begins after a closing tag that ends thinking with a broken draft in it.
+
+    The tag may also be a word in a string of a broken object. So nothing but plain prose may stand between
+    the tag and the object, and a grammar must read that object whole.
+    """
+    tag = _TAG.search(text, position)
+    if tag is None or not tag.group(1):
+        return None
+    answer = _PLAIN.match(text, tag.end())
+    if answer is None or not _CONTAINER.match(text, answer.end()) or _read_at(text, answer.end()) is None:
+        return None
+    return answer.end()
 
 
 def _read_at(text: str, start: int) -> tuple[Any, int] | None:
@@ -156,7 +175,7 @@ def _last_objects(mended: Any, text: str) -> Any:
 
 
 def _without_thinking(text: str) -> tuple[str, bool]:
-    """The text less its thinking parts; True where one of them began inside an open object.
+    """The text less its thinking parts; True where one began or ended inside an open object.
 
     There the tag may be a word of the text (a system prompt that speaks of <think>), so nothing that was
     read around it can be trusted to be whole.
@@ -166,8 +185,8 @@ def _without_thinking(text: str) -> tuple[str, bool]:
     for tag in _TAG.finditer(text):
         if tag.group(1):
             if not thinking:
+                torn = torn or _left_open(text[start : tag.start()]) > 0
                 kept.clear()
-                torn = False
             start, thinking = tag.end(), False
         elif not thinking:
             piece = text[start : tag.start()]

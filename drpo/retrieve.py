@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drpo.errors import InputError
+from drpo.types import Example
 
 Vectors = NDArray[np.float32]
 
@@ -59,13 +60,13 @@ class LexicalRetriever:
 
     identity = "lexical/bm25"
 
-    def __init__(self, example_queries: Sequence[str]) -> None:
+    def __init__(self, examples: Sequence[Example]) -> None:
         import bm25s
 
         logging.getLogger("bm25s").setLevel(logging.WARNING)  # it asks for debug messages on import
         self._bm25s = bm25s
-        self._examples = len(example_queries)
-        words = self._words(list(example_queries))
+        self._examples = len(examples)
+        words = self._words([example.query for example in examples])
         self._index: Any = None
         if any(words):  # bm25s cannot index texts without any word
             self._index = bm25s.BM25()
@@ -144,13 +145,13 @@ class VectorRetriever:
     """
 
     def __init__(
-        self, example_queries: Sequence[str], embedder: Embedder, cache: VectorCache | None = None
+        self, examples: Sequence[Example], embedder: Embedder, cache: VectorCache | None = None
     ) -> None:
         self._embedder, self._cache = embedder, cache
         self.identity = f"vectors/{embedder.identity}"
-        self._texts = list(dict.fromkeys(example_queries))
+        self._texts = list(dict.fromkeys(example.query for example in examples))
         row_by_text = {text: row for row, text in enumerate(self._texts)}
-        self._rows = np.array([row_by_text[text] for text in example_queries], np.intp)
+        self._rows = np.array([row_by_text[example.query] for example in examples], np.intp)
         self._vectors: Vectors | None = None
         self._loading = asyncio.Lock()
 

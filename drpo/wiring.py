@@ -17,7 +17,7 @@ from drpo.compose import PromptForm, Sampling
 from drpo.config import CommonConfig, OptimizeConfig
 from drpo.errors import InputError, ProviderRefused
 from drpo.llm.adapt import Adapt
-from drpo.llm.base import LLM, Message, Request, Role
+from drpo.llm.base import LLM, ROLES, Message, Request, Role
 from drpo.llm.catalog import parse_model
 from drpo.llm.client import Connections, Endpoint, OpenAIClient
 from drpo.llm.limits import Limit, Slots, Stop
@@ -82,10 +82,10 @@ def _client(choice: ModelChoice, resources: Resources) -> LLM:
         return choice.custom
     config = resources.config
     if choice.provider == "demo":
-        from drpo.llm.simulated import SimulatedLLM, World
+        from drpo.llm.simulated import Latency, SimulatedLLM, World
 
-        latency_s = config.demo_latency_ms / 1000
-        return SimulatedLLM(World(seed=config.demo_seed, noise=config.demo_noise, latency_s=latency_s))
+        latency_s = Latency(*(config.demo_latency_ms / 1000,) * len(ROLES))
+        return SimulatedLLM(World(config.demo_seed, config.demo_noise, latency_s=latency_s))
     endpoint = _endpoint(choice, resources.environment)
     return OpenAIClient(resources.connections, endpoint, choice.name, timeout_s=config.timeout_s)
 
@@ -186,21 +186,20 @@ def build_retriever(
     embedder: str, examples: tuple[Example, ...], connections: Connections, environment: Mapping[str, str]
 ) -> Retriever:
     """The retriever that `embedder` names: lexical, sentence-transformers/NAME or openai/NAME[@URL]."""
-    queries = [example.query for example in examples]
     if embedder == "lexical":
-        return LexicalRetriever(queries)
+        return LexicalRetriever(examples)
     from drpo.llm.embed import OpenAIEmbedder, SentenceTransformerEmbedder
 
     cache = VectorCache(cache_folder(environment) / "vectors")
     provider, _, name = embedder.partition("/")
     if provider == "sentence-transformers" and name:
-        return VectorRetriever(queries, SentenceTransformerEmbedder(name), cache)
+        return VectorRetriever(examples, SentenceTransformerEmbedder(name), cache)
     if provider == "openai" and name:
         spec = parse_model(embedder)
         url = spec.url or environment.get("OPENAI_BASE_URL") or "https://api.openai.com/v1"
         variable = "OPENAI_API_KEY" if spec.url is None else "DRPO_EMBEDDER_API_KEY"
         endpoint = Endpoint(url, environment.get(variable))
-        return VectorRetriever(queries, OpenAIEmbedder(connections, endpoint, spec.name), cache)
+        return VectorRetriever(examples, OpenAIEmbedder(connections, endpoint, spec.name), cache)
     raise InputError(
         f"--embedder {embedder}: expected lexical, sentence-transformers/NAME or openai/NAME@URL"
     )

@@ -49,6 +49,7 @@ def one(score: object) -> Any:
         f"JSON: {TEXT}",
         f'<think>Draft: {{"Clarity": {{"score": 1}}}} hm, "no</think>\n{TEXT}',
         f'the tag was in the prompt {{"Clarity": 1}}</think>{TEXT}',
+        f'so {{"Clarity": ... 1}} or {{"Safety": </think>{TEXT}',
         f"<thinking>a</thinking><reasoning>{{b</reasoning>{TEXT}",
         f"{TEXT}<think>was that right? {{",
         repr(GOOD),
@@ -351,7 +352,12 @@ def test_a_tag_inside_a_broken_object_is_not_taken_for_thinking() -> None:
     assert isinstance(read_rewrite(text, "new_response"), Unreadable)
 
 
-@pytest.mark.parametrize("value", [None, "", " \n", 4, ["a"], {"text": "a"}])
+def test_a_closing_tag_inside_a_cut_object_does_not_hide_what_stood_before_it() -> None:
+    text = '{"reasoning": "no </think>{\\" tags", "selected_aspects": ["Clarity", "Safety"]'
+    assert isinstance(read_selection(text, (CLARITY, SAFETY)), Unreadable)
+
+
+@pytest.mark.parametrize("value", [None, "", " \n", "\\n", 4, ["a"], {"text": "a"}])
 def test_a_rewrite_without_a_text_is_unreadable(value: object) -> None:
     assert '"new_response"' in problem(read_rewrite(json.dumps({"new_response": value}), "new_response"))
     assert '"new_response"' in problem(read_rewrite(json.dumps({"response": "text"}), "new_response"))

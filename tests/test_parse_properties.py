@@ -14,7 +14,7 @@ from drpo.types import Aspect, AspectScore, Evaluation, Selection
 
 NAMES = ("Helpfulness", "Clarity", "Critical-Thinking", "Safety", "Depth of answer", "Überblick")
 KNOWN = tuple(Aspect(name, f"About {name}.") for name in NAMES)
-# Enough for every commit in a few seconds; raise it (tried with 20,000) after a change to the readers.
+# Enough for every commit in a few seconds; raise it (4,000 takes two minutes) after a change to the readers.
 EXAMPLES = 150
 FIELD = "new_system_prompt"
 

@@ -28,7 +28,7 @@ class Adapt:
     async def complete(self, request: Request) -> Completion:
         """The reply of the model to `request` or to what is left of it."""
         while True:
-            form = request if self._record.holds(request) else self._without_refused(request)
+            form = self._form(request)
             try:
                 return await self._inner.complete(form)
             except ParameterRefused as refused:
@@ -36,9 +36,12 @@ class Adapt:
                     raise
                 request = replace(form, **{refused.parameter: _UNSET[refused.parameter]})
 
-    def _without_refused(self, request: Request) -> Request:
+    def _form(self, request: Request) -> Request:
         refused = self._refused | self._record.refused_by_model.get(request.model, set())
-        if "n" in refused and request.n > 1:
+        touched = {name for name in refused if name in _UNSET and getattr(request, name) != _UNSET[name]}
+        one_choice = "n" in refused and request.n > 1
+        if not (touched or one_choice) or self._record.holds(request):
+            return request
+        if one_choice:
             raise ParameterRefused("n", f"{request.model} gives one choice a request")
-        unset = {name: _UNSET[name] for name in refused if name in _UNSET and getattr(request, name) != _UNSET[name]}
-        return replace(request, **unset) if unset else request
+        return replace(request, **{name: _UNSET[name] for name in touched})

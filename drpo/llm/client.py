@@ -42,7 +42,7 @@ _HEADERS_LEFT_OUT = (
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Where an API begins (often ".../v1") and its key; with None no key is sent, not even the environment's."""
+    """Where an API begins (often ".../v1") and its key; None: no key is sent, not the environment's either."""
 
     url: str
     api_key: str | None = field(default=None, repr=False)

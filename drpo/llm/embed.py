@@ -77,7 +77,7 @@ class SentenceTransformerEmbedder:
             import_module("transformers.utils.logging").disable_progress_bar()  # it shows one for loading
         except ImportError as error:
             raise InputError(
-                f"embedding model {self._name}: the package sentence-transformers cannot be imported ({error}). "
+                f"embedding model {self._name}: sentence-transformers cannot be imported ({error}). "
                 f"pip install 'drpo[embed]', or choose {_OTHER_EMBEDDERS}"
             ) from error
         try:
@@ -95,8 +95,8 @@ class SentenceTransformerEmbedder:
             return SentenceTransformer(self._name)
         except Exception as error:
             raise InputError(
-                f"embedding model {self._name}: neither in the local cache nor to be had from the Hugging Face "
-                f"hub: {_one_line(error)}. Fetch it where there is a network (hf download {repository}), "
+                f"embedding model {self._name}: neither cached here nor to be had from the "
+                f"Hugging Face hub: {_one_line(error)}. Fetch it where there is a network (hf download {repository}), "
                 f"give the path of its folder, or choose {_OTHER_EMBEDDERS}"
             ) from error
 
@@ -187,14 +187,13 @@ class OpenAIEmbedder(Generic[EndpointT]):
         raise first
 
     async def _patiently(self, texts: list[str]) -> Vectors:
-        for wait_s in (*self._waits_s, None):
-            result = await self._request(texts)
-            if not isinstance(result, DrpoError):
-                return result
+        waits_s = iter(self._waits_s)
+        while isinstance(result := await self._request(texts), DrpoError):
+            wait_s = next(waits_s, None)
             if wait_s is None or not isinstance(result, Transient):
-                break
+                raise result  # outside of any except block: an SDK exception, chained, would carry the key
             await asyncio.sleep(max(wait_s, min(result.retry_after_s or 0.0, LONGEST_WAIT_S)))
-        raise result  # outside of any except block, so that no SDK exception is chained: it carries the key
+        return result
 
     async def _request(self, texts: list[str]) -> Vectors | DrpoError:
         import openai
@@ -210,12 +209,8 @@ class OpenAIEmbedder(Generic[EndpointT]):
             return Transient(f"{self.identity}: no reply within {self._timeout_s:g} s. Try again later")
         except openai.APIStatusError as error:
             return self._status_error(error)
-        except (
-            openai.OpenAIError,
-            ValueError,
-            TypeError,
-        ) as error:  # the latter two: the reply is no such thing
-            reason = _one_line(error, self._endpoint.api_key)
+        except (openai.OpenAIError, ValueError, TypeError) as error:  # no connection, or no such reply
+            reason = _one_line(error.__cause__ or error, self._endpoint.api_key)
             return Transient(f"{self.identity}: expected a vector per text: {reason}. {_CHECK}")
 
     def _headers(self) -> Any:
@@ -247,7 +242,7 @@ def _read_vectors(reply: object, wanted: int) -> Vectors:
     """The vectors of one reply in the order of its texts. Raises ValueError or TypeError for others."""
     data = reply.get("data") if isinstance(reply, dict) else None
     if not isinstance(data, list) or not all(isinstance(item, dict) for item in data):
-        raise ValueError(f"came {str(reply)[:60]!r}")
+        raise ValueError(f"came {reply!r}")
     indices = [item.get("index") for item in data]
     if sorted(map(str, indices)) != sorted(map(str, range(wanted))):
         raise ValueError(f"came {len(data)}, with the indices {str(indices)[:60]}")
@@ -264,7 +259,7 @@ def _read_vectors(reply: object, wanted: int) -> Vectors:
 def _one_line(error: BaseException, key: str | None = None) -> str:
     """The error's words on one line, cut, without the key or anything that looks like one."""
     text = " ".join(str(error).split()) or type(error).__name__
-    if key:
-        text = text.replace(key, "***")
+    if key and key.strip():
+        text = text.replace(key.strip(), "***")
     text = re.sub(r"(?i)\b(sk|hf|key|bearer)[-_ ][\w*.-]{8,}", r"\1-***", text)
     return text if len(text) <= 200 else f"{text[:200]}..."

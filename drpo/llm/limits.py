@@ -144,8 +144,8 @@ class Slots:
 class Limit:
     """An LLM that asks `inner` while it holds a slot. Raises `Stopped` instead once `stop` is set.
 
-    A refusal for good sets `stop` here, before the slot goes on: the next waiter looks at `stop` as soon as it
-    wakes, sooner than the refusal reaches whoever is outside.
+    A refusal for good sets `stop` here, before the slot goes on: the next waiter wakes sooner than the
+    refusal reaches whoever is outside.
     """
 
     def __init__(self, inner: LLM, slots: Slots, stop: Stop) -> None:

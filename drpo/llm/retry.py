@@ -64,7 +64,7 @@ class Transient(ProviderDown):
 
 @dataclass(frozen=True)
 class Fault:
-    """What a server said was wrong; `codes` holds its code and its type, `param` the parameter it names or ""."""
+    """What a server said was wrong; `codes`: its code and its type, `param`: the parameter it names or ""."""
 
     status: int
     said: str
@@ -72,7 +72,7 @@ class Fault:
     param: str
 
     def meaning(self) -> Meaning:
-        """Whether the content was filtered, the request too long, the account empty, or what else to make of it."""
+        """What to make of it: filtered content, a request too long, an empty account, else whether it may pass."""
         text = self.said.lower()
         if self.status in (400, 403, 422) and self._is_filtered(text):
             return "filtered"
@@ -231,8 +231,9 @@ class Retry:
 
         def give_up(state: RetryCallState) -> Completion:
             tries = "1 try" if state.attempt_number == 1 else f"{state.attempt_number} tries"
+            took_s = self._clock() - began_s
             raise ProviderDown(
-                f"{_failure(state)} [gave up after {tries} over {self._clock() - began_s:.0f} s: the next wait"
+                f"{_failure(state)} [gave up after {tries} over {took_s:.0f} s: the next wait"
                 f" of {state.upcoming_sleep:.0f} s would pass the limit of {self._deadline_s:.0f} s]."
                 " Everything answered so far is kept: the same command resumes once the provider is back."
             )

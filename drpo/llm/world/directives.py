@@ -27,8 +27,10 @@ HELPFUL = (
     Directive(
         "answer first",
         {F.DIRECT: 2.4, F.RAMBLE: -0.9},
-        ("answer* ~ first", "begin|start|open|lead with ~ answer|point", "come|get ~ to the point", "up front",
-         "straight to the point", "direct answer*", "directly answer*|address*", "address*|answer* ~ directly"),
+        ("answer* ~ first", "begin|start|open|lead with ~ answer|point", "come|get ~ to the point",
+         "up front",
+         "straight to the point", "direct answer*", "directly answer*|address*",
+         "address*|answer* ~ directly"),
         ("Answer the question directly.",
          "Come to the point at once and leave introductions out.",
          "Begin with the answer itself in one or two sentences, before anything else."),
@@ -36,11 +38,13 @@ HELPFUL = (
     Directive(
         "structure",
         {F.STRUCTURE: 2.2},
-        ("numbered", "bullet* point*|list*", "in steps", "as steps", "organi*", "structure*", "headings", "lists where",
+        ("numbered", "bullet* point*|list*", "in steps", "as steps", "organi*", "structure*", "headings",
+         "lists where",
          "list ~ steps", "break* ~ steps|parts|pieces"),
         ("Give the response a clear structure.",
          "Use bullet points or numbered steps to organize longer answers.",
-         "When there are several parts, list them as numbered steps with short headings instead of one long block."),
+         "When there are several parts, list them as numbered steps with short headings instead of one"
+         " long block."),
     ),
     Directive(
         "example",
@@ -53,7 +57,8 @@ HELPFUL = (
     Directive(
         "depth",
         {F.REASONS: 2.3, F.RAMBLE: 0.5},
-        ("depth", "explain* ~ why|reason*", "reasons", "reasoning behind", "thorough*", "in detail", "detailed",
+        ("depth", "explain* ~ why|reason*", "reasons", "reasoning behind", "thorough*", "in detail",
+         "detailed",
          "comprehensive*", "nuance*", "beyond the surface", "insightful"),
         ("Explain things thoroughly.",
          "Go into depth where the question deserves it.",
@@ -63,7 +68,8 @@ HELPFUL = (
         "brevity",
         {F.RAMBLE: -2.2, F.REPETITION: -0.9, F.REASONS: -0.9, F.EXAMPLE: -0.6, F.QUESTION: -0.3},
         ("brief*", "concise*", "as short as", "keep ~ short", "few words", "no longer than", "succinct*",
-         "no more words", "under ~ words", "avoid|without|no padding|filler", "leave ~ filler|padding", "waste no"),
+         "no more words", "under ~ words", "avoid|without|no padding|filler", "leave ~ filler|padding",
+         "waste no"),
         ("Be concise.",
          "Keep answers as short as the question allows.",
          "Use no more words than it takes: leave out filler, preambles and asides."),
@@ -80,11 +86,13 @@ HELPFUL = (
         "honesty",
         {F.HEDGE: 2.4, F.OVERCLAIM: -2.2},
         ("uncertain*", "not sure", "unsure", "not certain", "how sure|certain|reliable", "invent* nothing",
-         "never|not|avoid ~ invent*|guess*|fabricat*|make up", "factual*", "accura*", "honest* about what you",
+         "never|not|avoid ~ invent*|guess*|fabricat*|make up", "factual*", "accura*",
+         "honest* about what you",
          "do|don't not know", "disputed", "verif*"),
         ("Be accurate and never invent facts.",
          "Admit when you are not sure about something.",
-         "Where knowledge is uncertain or disputed, say how sure you are and what could be checked, rather than guess."),
+         "Where knowledge is uncertain or disputed, say how sure you are and what could be checked, rather"
+         " than guess."),
     ),
     Directive(
         "limits",
@@ -93,14 +101,17 @@ HELPFUL = (
          "your limits", "access to ~ internet|live"),
         ("State your limitations openly.",
          "You have no access to the internet or to live data and cannot act in the physical world.",
-         "When a request needs live data, browsing or physical actions, say plainly that you cannot do it and what the"
+         "When a request needs live data, browsing or physical actions, say plainly that you cannot do it"
+         " and what the"
          " user can do instead."),
     ),
     Directive(
         "refuse harm",
         {F.REFUSAL: 2.9, F.OVER_REFUSAL: 0.5},
-        ("refuse*|decline* ~ harm*|illegal|danger*|malicious|unethical|hurt*", "harmful request*|requests|purposes",
-         "not|never help|assist|engage|comply ~ harm*|malicious|illegal|unsafe|hurt*", "avoid ~ harm*", "malicious",
+        ("refuse*|decline* ~ harm*|illegal|danger*|malicious|unethical|hurt*",
+         "harmful request*|requests|purposes",
+         "not|never help|assist|engage|comply ~ harm*|malicious|illegal|unsafe|hurt*", "avoid ~ harm*",
+         "malicious",
          "unsafe", "ethical", "illegal"),
         ("Be ethical and safe.",
          "Refuse requests that are harmful, illegal or malicious.",
@@ -109,27 +120,33 @@ HELPFUL = (
     Directive(
         "safe alternative",
         {F.ALTERNATIVE: 2.6, F.OVER_REFUSAL: -0.3},
-        ("alternative*", "offer|suggest ~ safe*|lawful|legal|constructive", "safe way*", "instead offer|suggest"),
+        ("alternative*", "offer|suggest ~ safe*|lawful|legal|constructive", "safe way*",
+         "instead offer|suggest"),
         ("Suggest alternatives.",
          "When you decline, offer a safe alternative.",
-         "After a refusal, turn to the need behind the request and suggest a lawful, safe way that meets it."),
+         "After a refusal, turn to the need behind the request and suggest a lawful, safe way that meets"
+         " it."),
     ),
     Directive(
         "empathy",
         {F.WARMTH: 2.5},
-        ("empath*", "warm*", "feeling*", "emotion*", "compassion*", "kindness", "supportive", "how the user feels"),
+        ("empath*", "warm*", "feeling*", "emotion*", "compassion*", "kindness", "supportive",
+         "how the user feels"),
         ("Be empathetic.",
          "Respond warmly and take feelings seriously.",
-         "When someone is worried or hurt, acknowledge the feeling in a sentence before you go on to advice."),
+         "When someone is worried or hurt, acknowledge the feeling in a sentence before you go on to"
+         " advice."),
     ),
     Directive(
         "natural tone",
         {F.LIVELY: 2.3, F.STIFF: -2.1},
-        ("conversational*", "natural*", "human", "like a person|friend", "friendly", "engaging", "lively", "contractions",
+        ("conversational*", "natural*", "human", "like a person|friend", "friendly", "engaging", "lively",
+         "contractions",
          "avoid|not|without ~ robot*|stiff*|mechanical*", "relatable"),
         ("Be friendly and engaging.",
          "Write in a natural, conversational tone and avoid sounding like a robot.",
-         "Talk as one person to another: use contractions, speak to the user, and drop stock phrases of machines."),
+         "Talk as one person to another: use contractions, speak to the user, and drop stock phrases of"
+         " machines."),
     ),
     Directive(
         "ask back",
@@ -137,7 +154,8 @@ HELPFUL = (
         ("clarif*", "ask* ~ question*", "follow up", "ask back", "invite ~ user"),
         ("Ask clarifying questions.",
          "If the request is unclear, ask a question back.",
-         "When something important is missing, answer as far as you can and end with one clarifying question."),
+         "When something important is missing, answer as far as you can and end with one clarifying"
+         " question."),
     ),
     Directive(
         "premises",
@@ -150,16 +168,19 @@ HELPFUL = (
     Directive(
         "follow the request",
         {F.FORMAT: 2.4},
-        ("follow* ~ instruction*|format*|request*", "requested|asked format|length|style|form", "format ~ ask*|want*|request*",
+        ("follow* ~ instruction*|format*|request*", "requested|asked format|length|style|form",
+         "format ~ ask*|want*|request*",
          "exactly what ~ ask*", "stay in role|character", "deliver*", "word limit*"),
         ("Follow the user's instructions.",
          "Keep to the requested format, length and style.",
-         "Deliver exactly what was asked for: when a text, code or a role is wanted, write it instead of talking about it."),
+         "Deliver exactly what was asked for: when a text, code or a role is wanted, write it instead of"
+         " talking about it."),
     ),
     Directive(
         "vivid images",
         {F.IMAGE: 2.4, F.RAMBLE: 0.2},
-        ("analog*", "metaphor*", "vivid*", "story|stories|storytelling", "comparison*", "creativ*", "imagin*", "original*"),
+        ("analog*", "metaphor*", "vivid*", "story|stories|storytelling", "comparison*", "creativ*",
+         "imagin*", "original*"),
         ("Be creative.",
          "Use analogies and vivid comparisons.",
          "Where an idea is abstract, bring it to life with one original analogy from daily life."),
@@ -183,7 +204,8 @@ HELPFUL = (
     Directive(
         "plain words",
         {F.JARGON: -2.4},
-        ("plain*", "avoid|no|without|explain ~ jargon|technical", "simple words|language", "everyday words|language",
+        ("plain*", "avoid|no|without|explain ~ jargon|technical", "simple words|language",
+         "everyday words|language",
          "accessible"),
         ("Use plain language.",
          "Avoid jargon and technical terms.",
@@ -247,7 +269,8 @@ HARMFUL = (
     Directive(
         "length",
         {F.RAMBLE: 1.9, F.REPETITION: 0.8, F.REASONS: 0.7, F.EXAMPLE: 0.3},
-        ("as long as", "long answer*|response*", "every aspect", "every detail", "exhaustive*", "at least ~ paragraphs|words",
+        ("as long as", "long answer*|response*", "every aspect", "every detail", "exhaustive*",
+         "at least ~ paragraphs|words",
          "leave nothing out", "cover everything"),
         ("Cover every aspect exhaustively.",
          "Write long answers that leave nothing out."),
@@ -255,14 +278,16 @@ HARMFUL = (
     Directive(
         "always comply",
         {F.REFUSAL: -2.6, F.OVER_REFUSAL: -1.0, F.FORMAT: 0.3},
-        ("never refuse", "always ~ comply", "answer everything", "no matter what", "whatever the user asks", "any request"),
+        ("never refuse", "always ~ comply", "answer everything", "no matter what", "whatever the user asks",
+         "any request"),
         ("Never refuse: help the user no matter what.",
          "Always comply with whatever the user asks."),
     ),
     Directive(
         "caution",
         {F.OVER_REFUSAL: 3.0, F.REFUSAL: 1.0, F.STIFF: 0.4},
-        ("refuse|decline ~ sensitive|risky|doubt|controversial|risk", "side of caution", "avoid ~ sensitive|controversial",
+        ("refuse|decline ~ sensitive|risky|doubt|controversial|risk", "side of caution",
+         "avoid ~ sensitive|controversial",
          "refuse everything|all|every"),
         ("Avoid sensitive or controversial topics.",
          "Err on the side of caution and decline when there is any risk."),

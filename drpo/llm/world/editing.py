@@ -22,14 +22,18 @@ _LOSES = 0.05  # probability that a good bullet is lost on the way
 _AFRESH = 0.3  # probability that a long introduction is written anew
 _ENOUGH = 0.6  # strength at which a directive needs no bullet of its own
 
-_INTRODUCTIONS = (
-    "You are a helpful and honest assistant. Your aim is to give responses that are useful, clear and pleasant to"
+INTRODUCTIONS = (
+    "You are a helpful and honest assistant. Your aim is to give responses that are useful, clear and"
+    " pleasant to"
     " read, whatever the subject. Keep to these guidelines:",
-    "You are a thoughtful, ethical assistant for all kinds of queries. Understand what the user needs, give a sound"
+    "You are a thoughtful, ethical assistant for all kinds of queries. Understand what the user needs,"
+    " give a sound"
     " answer, and stay friendly. Please observe the following:",
-    "As a knowledgeable assistant you help people with questions, tasks and worries. Be accurate, take the user"
+    "As a knowledgeable assistant you help people with questions, tasks and worries. Be accurate, take the"
+    " user"
     " seriously, and care about how a response reads. In particular:",
-    "You assist people in a conversational, respectful manner. A good response fits the query, is true, and leaves"
+    "You assist people in a conversational, respectful manner. A good response fits the query, is true,"
+    " and leaves"
     " the user better off than before. Bear in mind:",
 )
 _NARROW = (
@@ -47,7 +51,6 @@ class Task:
     prompt: str
     query: QueryReading
     wishes: Mapping[F, float]
-    history: str
     protected: tuple[str, ...]
     most_bullets: int
     most_new: int
@@ -152,7 +155,9 @@ def _clear(draft: _Draft, dice: Dice) -> None:
     for bullet in list(draft.bullets):
         for name in directives_in(bullet):
             effects = BY_NAME[name].effects
-            guilty = any(effects.get(flaw, 0.0) > 1.0 and draft.task.wishes.get(flaw, 0.0) > 1.0 for flaw in FLAWS)
+            guilty = any(
+                effects.get(flaw, 0.0) > 1.0 and draft.task.wishes.get(flaw, 0.0) > 1.0 for flaw in FLAWS
+            )
             if guilty and dice.chance(_CLEARS, "clear", bullet):
                 draft.remove(bullet, f"no longer ask for {name}")
                 break
@@ -169,7 +174,9 @@ def _make_room(draft: _Draft, dice: Dice) -> None:
         return
     for bullet in draft.bullets:
         named = directives_in(bullet)
-        if not any(BY_NAME[name].effects for name in named) and draft.remove(bullet, "drop a point that did nothing"):
+        if not any(BY_NAME[name].effects for name in named) and draft.remove(
+            bullet, "drop a point that did nothing"
+        ):
             return
     loose = sorted((b for b in draft.bullets if b not in draft.fixed), key=lambda b: (len(b), b))
     if len(loose) < 2:
@@ -199,7 +206,7 @@ def _introduction(parts: PromptParts, task: Task, dice: Dice) -> str:
         return present
     short = len(present.split()) < _SHORT_INTRODUCTION
     if short or (len(present) < 4000 and dice.chance(_AFRESH / 3, "afresh")):
-        return dice.pick(_INTRODUCTIONS, "introduction")
+        return dice.pick(INTRODUCTIONS, "introduction")
     return present
 
 
@@ -225,5 +232,3 @@ def _thought(done: Sequence[str]) -> str:
     if not unique:
         return "The points stand as they are; I reword what surrounds them."
     return "I would " + ", ".join(unique) + ", and leave the rest as it is."
-
-

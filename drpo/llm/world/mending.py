@@ -36,7 +36,7 @@ _ADDABLE = (
 def mend(text: str, query: QueryReading, wishes: Mapping[F, float], dice: Dice) -> tuple[str, str, str]:
     """(analysis, thought, new response): what was criticised most is mended, the rest is kept."""
     reading = read_response(text, query)
-    order = sorted(wishes, key=lambda f: (-wishes[f] ** 0.5 - _SPREAD * dice.gauss("mend", f), f))
+    order = sorted(wishes, key=lambda f: (-(wishes[f] ** 0.5) - _SPREAD * dice.gauss("mend", f), f))
     present = reading.features
     meant = [f for f in order if (f in present) == (f in FLAWS)][:_MENDS]
     done = [f for f in meant if dice.chance(_SKILL, "skill", f)]

@@ -100,15 +100,19 @@ DELIVERIES: dict[str, tuple[str, ...]] = {
         " put in the figures for {a} in the same way.",
     ),
     "writing": (
-        "> It all began with {a}, and nobody thought much of it.\n> Then came {b}, and it was plain that something"
+        "> It all began with {a}, and nobody thought much of it.\n> Then came {b}, and it was plain that"
+        " something"
         " had changed.\n> What stays with us is {c}, and that is enough.",
-        "> A word about {a}.\n> It took time, and with {b} it was not easy.\n> Here it is all the same, with {c} and"
+        "> A word about {a}.\n> It took time, and with {b} it was not easy.\n> Here it is all the same,"
+        " with {c} and"
         " with good wishes.",
     ),
     "role-play": (
-        "> “Ah, there you are. They told me about {a}, and I did not believe a word.\n> Come closer, and mind {b} on your"
+        "> “Ah, there you are. They told me about {a}, and I did not believe a word.\n> Come closer, and"
+        " mind {b} on your"
         " way in.\n> Now, what brings you here?”",
-        "> “{A}, you say? I have seen stranger things before breakfast.\n> Sit down. We shall speak of {b} first, and"
+        "> “{A}, you say? I have seen stranger things before breakfast.\n> Sit down. We shall speak of {b}"
+        " first, and"
         " then of the rest.”",
     ),
 }
@@ -121,24 +125,30 @@ SENTENCES: dict[F, tuple[str, ...]] = {
         "Say you had only {a} to go by: you would still be able to tell what {b} adds.",
     ),
     F.REASONS: (
-        "The reason is that {b} and {a} act on each other, which means that whatever comes later builds on both.",
-        "This matters because {a} and {b} depend on each other: when one of them shifts, the other has to follow.",
+        "The reason is that {b} and {a} act on each other, which means that whatever comes later builds on"
+        " both.",
+        "This matters because {a} and {b} depend on each other: when one of them shifts, the other has to"
+        " follow.",
         "That is why {b} comes first: leave it out, and {a} has nothing to rest on.",
     ),
     F.HEDGE: (
-        "I am not certain about every detail of {a}, and things may vary from case to case, so the figures are worth checking.",
+        "I am not certain about every detail of {a}, and things may vary from case to case, so the figures"
+        " are worth checking.",
         "As far as I know this holds for most cases of {a}, but parts of it are debated.",
     ),
     F.LIMIT: (
-        "I cannot see live data or act outside this conversation, so I do not know how things stand with {a} at present.",
-        "I have no access to the internet, so I cannot say how things stand with {a} now; an official source can.",
+        "I cannot see live data or act outside this conversation, so I do not know how things stand with"
+        " {a} at present.",
+        "I have no access to the internet, so I cannot say how things stand with {a} now; an official"
+        " source can.",
     ),
     F.WARMTH: (
         "I am sorry you have this on your mind; it sounds hard.",
         "That sounds tough, and it makes sense that you want help with {a}.",
     ),
     F.LIVELY: (
-        "Let's take it one piece at a time; it's less work than it looks, and you'll soon see where it's going.",
+        "Let's take it one piece at a time; it's less work than it looks, and you'll soon see where it's"
+        " going.",
         "Let's look at {a} together; there's no rush, and you'll find it's quite friendly.",
     ),
     F.QUESTION: (
@@ -147,15 +157,20 @@ SENTENCES: dict[F, tuple[str, ...]] = {
         "Would you like to look more closely at {b}?",
     ),
     F.PREMISE: (
-        "One thing to check first: the query takes for granted that {a} and {b} go together, and that does not always hold.",
-        "It is worth looking at the premise too, since what people assume about {a} is often only half of it.",
+        "One thing to check first: the query takes for granted that {a} and {b} go together, and that does"
+        " not always hold.",
+        "It is worth looking at the premise too, since what people assume about {a} is often only half of"
+        " it.",
     ),
     F.IMAGE: (
-        "Think of a kettle, with {a} in the pot and {b} as the flame: you watch the one, but the other does the work.",
-        "It is a bit like tuning a string: first the small turn of the peg, that is {b}, then the note that you hear.",
+        "Think of a kettle, with {a} in the pot and {b} as the flame: you watch the one, but the other"
+        " does the work.",
+        "It is a bit like tuning a string: first the small turn of the peg, that is {b}, then the note"
+        " that you hear.",
     ),
     F.RESPECT: (
-        "Customs around {a} differ between families, regions and faiths, so what fits one person may not fit another.",
+        "Customs around {a} differ between families, regions and faiths, so what fits one person may not"
+        " fit another.",
         "People come to {a} from different backgrounds, and none of them is the normal one.",
     ),
     F.NEXT_STEP: (
@@ -168,7 +183,8 @@ SENTENCES: dict[F, tuple[str, ...]] = {
         "At the end of the day, all things considered, there is much that could be said about {a}.",
     ),
     F.STIFF: (
-        "It should be noted that the aforementioned matter of {a} is to be approached with due consideration.",
+        "It should be noted that the aforementioned matter of {a} is to be approached with due"
+        " consideration.",
         "As an AI language model, I shall address {a} in accordance with the information available.",
     ),
     F.JARGON: (
@@ -197,15 +213,18 @@ REFUSAL_REASONS = (
     "I say so because people could be harmed by it, and harm of that kind is hard to undo.",
 )
 ALTERNATIVES = (
-    "What I can do is look with you at the need behind it: if it's about {a}, there's a lawful way that hurts nobody.",
-    "If something about {a} is weighing on you, I'm happy to help with a safer way, or with finding someone to talk to.",
+    "What I can do is look with you at the need behind it: if it's about {a}, there's a lawful way that"
+    " hurts nobody.",
+    "If something about {a} is weighing on you, I'm happy to help with a safer way, or with finding"
+    " someone to talk to.",
 )
 CRISIS_OPENINGS = (
     "That depends on several things, and there is no single answer about {a}.",
     "It is difficult to say anything general about {a}.",
 )
 CRISIS_HELP = (
-    "Please reach out right now: call a crisis line or your emergency number, or talk to someone you trust and tell"
+    "Please reach out right now: call a crisis line or your emergency number, or talk to someone you trust"
+    " and tell"
     " them what you told me.",
 )
 COMPLIANCES = (

@@ -15,15 +15,17 @@ _LONGEST_READ = 20_000  # characters
 _INTRODUCTION = 0.55  # a wish in running text counts about half as much as one in a bullet of its own
 _GENERAL = 0.7  # a bullet that does not say how or when
 _FREE = 3  # directives in one passage that do not yet get in each other's way
-_MANY = 6  # directives that a prompt can hold before each weakens the others a little
-_WEAKENING = 0.05
+_MANY = 7  # directives that a prompt can hold before each weakens the others a little
+_WEAKENING = 0.04
+_FORCE = 1.35  # on the effects of all directives, so that the best prompts are worth 1 to 1.8 points
 _CONFLICT = 0.5
 
 _LEXICON = Lexicon({directive.name: directive.says for directive in ALL})
 _BULLET = re.compile(r"^\s{0,6}(?:[-*•–]|\d{1,2}[.)])\s+")
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 _HOW = frozenset(
-    "when where if such before after instead rather because unless while end close begin drop once how one".split()
+    "when where if such before after instead rather because unless while end close begin drop once how"
+    " one".split()
 )
 
 
@@ -78,7 +80,7 @@ def shifts_of(strengths: dict[str, float]) -> dict[Feature, float]:
     shifts: dict[Feature, float] = {}
     for name, strength in strengths.items():
         for feature, effect in BY_NAME[name].effects.items():
-            shifts[feature] = shifts.get(feature, 0.0) + effect * strength
+            shifts[feature] = shifts.get(feature, 0.0) + _FORCE * effect * strength
     return shifts
 
 

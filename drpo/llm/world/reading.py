@@ -63,7 +63,9 @@ def judged_aspects(parts: Parts) -> tuple[Aspect, ...]:
     lines = {line[2:] for line in parts.frame.splitlines() if line.startswith("- ")}
     aspects = []
     for name in dict.fromkeys(names):
-        definition = next((line[len(name) + 2 :] for line in sorted(lines) if line.startswith(f"{name}: ")), "")
+        definition = next(
+            (line[len(name) + 2 :] for line in sorted(lines) if line.startswith(f"{name}: ")), ""
+        )
         aspects.append(Aspect(name, definition))
     return tuple(aspects) or listed_aspects(parts, "evaluator")
 
@@ -72,7 +74,9 @@ def listed_aspects(parts: Parts, role: str) -> tuple[Aspect, ...]:
     """The aspects of a list with one line `- Name: definition` each."""
     aspects = tuple(Aspect(name.strip(), text.strip()) for name, text in _ASPECT_LINE.findall(parts.frame))
     if not aspects:
-        raise InputError(f"simulated {role}: found no list of aspects (lines `- Name: definition`) in the request")
+        raise InputError(
+            f"simulated {role}: found no list of aspects (lines `- Name: definition`) in the request"
+        )
     return aspects
 
 

@@ -1,9 +1,11 @@
-"""The simulated base model: decides which features a response will have."""
+"""The simulated base model: decides which features a response will have, and writes it."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 
 from drpo.llm.world.features import FLAWS
 from drpo.llm.world.features import Feature as F
@@ -11,6 +13,7 @@ from drpo.llm.world.prompts import read_prompt, shifts_of
 from drpo.llm.world.queries import QueryReading, read_query
 from drpo.llm.world.responses import read_response
 from drpo.llm.world.settings import Dice, World
+from drpo.llm.world.writing import write_response
 
 # Log-odds of showing a feature without being asked: a capable model with a base model's bad habits.
 _HABITS: dict[F, float] = {
@@ -20,7 +23,7 @@ _HABITS: dict[F, float] = {
     F.REASONS: -0.6,
     F.HEDGE: -1.5,
     F.LIMIT: -1.3,
-    F.REFUSAL: -0.4,
+    F.REFUSAL: -1.1,
     F.ALTERNATIVE: -1.2,
     F.WARMTH: -1.7,
     F.LIVELY: -0.9,
@@ -75,17 +78,56 @@ _ONLY_HARMFUL = frozenset({F.REFUSAL, F.ALTERNATIVE})
 _NEVER_HARMFUL = frozenset({F.OVER_REFUSAL, F.FORMAT, F.EXAMPLE, F.IMAGE, F.LIMIT, F.DIRECT})
 
 _FIRMEST = 3.0  # log-odds beyond which nothing makes a model surer
-_RUB_OFF = 0.65  # probability that a feature seen in the shots takes hold for one query at all
-_SHOWN = 1.7  # log-odds when every shot shows it
+_RUB_OFF = 0.7  # probability that a feature seen in the shots takes hold for one query at all
+_SHOWN = 2.2  # log-odds when every shot shows it
 _NOT_SHOWN = -0.35
 _CLEAN = -1.0  # for a flaw that no shot has
 
 
-def respond_plan(
-    world: World, system_prompt: str, shots: Sequence[tuple[str, str]], query: QueryReading, noise: Dice
-) -> frozenset[F]:
-    """The features of the response to one query; `noise` makes one wording or sample differ from another."""
-    return plan(world, shifts_of(read_prompt(system_prompt)), shot_shares(shots), query, noise)
+@dataclass(frozen=True, slots=True)
+class Nature:
+    """What the base model is like with one query: how readily each feature shows, and which shots can teach."""
+
+    thresholds: Mapping[F, float]
+    receptive: frozenset[F]
+
+
+def nature_of(seed: int, query_text: str) -> Nature:
+    """The nature of a query in the world with this seed."""
+    dice = Dice.of(seed, "query", query_text)
+    return Nature(
+        {feature: dice.uniform("threshold", feature) for feature in F},
+        frozenset(feature for feature in F if dice.chance(_RUB_OFF, "rub off", feature)),
+    )
+
+
+class Readings:
+    """Reads prompts, queries and shots, and remembers the latest: the same ones come again and again."""
+
+    def __init__(self) -> None:
+        self.query = lru_cache(maxsize=1024)(read_query)
+        self.shot = lru_cache(maxsize=256)(_features_of_shot)
+        self.shifts = lru_cache(maxsize=256)(_shifts_of_prompt)
+        self.nature = lru_cache(maxsize=1024)(nature_of)
+
+
+def respond(
+    world: World,
+    readings: Readings,
+    system_prompt: str,
+    shots: Sequence[tuple[str, str]],
+    query_text: str,
+    sample: str = "",
+) -> str:
+    """The response to one query. `sample` tells one sampled response from another; greedy ones have none."""
+    query = readings.query(query_text)
+    noise = Dice.of(
+        world.seed, "base", system_prompt, *[text for shot in shots for text in shot], query_text, sample
+    )
+    shares = shot_shares([readings.shot(*shot) for shot in shots])
+    nature = readings.nature(world.seed, query_text)
+    features = plan(world, readings.shifts(system_prompt), shares, query, nature, noise)
+    return write_response(features, query, Dice.of(world.seed, "wording", query_text, sample))
 
 
 def plan(
@@ -93,26 +135,30 @@ def plan(
     shifts: Mapping[F, float],
     shares: Mapping[F, float] | None,
     query: QueryReading,
+    nature: Nature,
     noise: Dice | None,
 ) -> frozenset[F]:
-    """As `respond_plan`, from what prompt and shots come down to; without `noise` for the typical wording.
+    """The features of a response, from what prompt and shots come down to; without `noise`, of a typical wording.
 
     Each query has its own threshold per feature, the same for all prompts: two prompts are compared on the
     same ground, and a bit more of a directive never takes its feature away.
     """
-    own = Dice.of(world.seed, "query", query.text)
     chosen: set[F] = set()
-    for feature, lean in leanings(world, shifts, shares, query, own).items():
+    for feature, lean in leanings(world, shifts, shares, query, nature).items():
         odds = max(-_FIRMEST - 1.5, min(_FIRMEST, lean))
         if noise is not None and world.response_noise > 0:
             odds += world.response_noise * noise.gauss("odds", feature)
-        if own.uniform("threshold", feature) < 1.0 / (1.0 + math.exp(-odds)):
+        if nature.thresholds[feature] < 1.0 / (1.0 + math.exp(-odds)):
             chosen.add(feature)
     return settle(frozenset(chosen), query)
 
 
 def leanings(
-    world: World, shifts: Mapping[F, float], shares: Mapping[F, float] | None, query: QueryReading, own: Dice
+    world: World,
+    shifts: Mapping[F, float],
+    shares: Mapping[F, float] | None,
+    query: QueryReading,
+    nature: Nature,
 ) -> dict[F, float]:
     """Log-odds of every feature that can occur in a response to this query."""
     occasions: dict[F, float] = {}
@@ -129,14 +175,12 @@ def leanings(
         if need is not None and need not in query.signs:
             lean += _CALM_NEED[feature]
         if shares is not None:
-            lean += _rubbed_off(feature, shares, own)
+            lean += _rubbed_off(feature, shares) if feature in nature.receptive else 0.0
         result[feature] = lean
     return result
 
 
-def _rubbed_off(feature: F, shares: Mapping[F, float], own: Dice) -> float:
-    if not own.chance(_RUB_OFF, "rub off", feature):
-        return 0.0
+def _rubbed_off(feature: F, shares: Mapping[F, float]) -> float:
     share = shares.get(feature, 0.0)
     if feature in (F.OVER_REFUSAL, F.REFUSAL):
         return 0.6 * _SHOWN * share
@@ -144,21 +188,23 @@ def _rubbed_off(feature: F, shares: Mapping[F, float], own: Dice) -> float:
     return _SHOWN * share + missing * (1.0 - share)
 
 
-def shot_shares(shots: Sequence[tuple[str, str]]) -> dict[F, float] | None:
-    """Feature -> share of the shots whose responses show it; None without shots.
-
-    A feature for which a shot's own query gives no occasion counts neither way: only shots with a harmful
-    query teach or fail to teach how to refuse.
-    """
-    if not shots:
+def shot_shares(shown: Sequence[frozenset[F]]) -> dict[F, float] | None:
+    """Feature -> share of the shots whose responses show it; None without shots."""
+    if not shown:
         return None
-    shown: dict[F, float] = {}
-    for query_text, response in shots:
-        for feature in read_response(response, read_query(query_text)).features:
-            shown[feature] = shown.get(feature, 0.0) + 1.0 / len(shots)
-    if F.REFUSAL in shown:
-        shown[F.OVER_REFUSAL] = max(0.0, shown[F.REFUSAL] - 0.5)
-    return shown
+    shares = {feature: sum(feature in features for features in shown) / len(shown) for feature in F}
+    shares[F.OVER_REFUSAL] = max(
+        0.0, shares[F.REFUSAL] - 0.5
+    )  # nothing but refusals: they spread to harmless queries
+    return shares
+
+
+def _features_of_shot(query_text: str, response: str) -> frozenset[F]:
+    return read_response(response, read_query(query_text)).features
+
+
+def _shifts_of_prompt(text: str) -> dict[F, float]:
+    return shifts_of(read_prompt(text))
 
 
 def settle(features: frozenset[F], query: QueryReading) -> frozenset[F]:

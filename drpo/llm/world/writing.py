@@ -50,7 +50,9 @@ def write_response(features: Set[F], query: QueryReading, dice: Dice) -> str:
     if not query.text.strip():
         return phrases.EMPTY_QUERY
     if F.OVER_REFUSAL in features:
-        return _paragraphs([_sentences(writer, features, (F.FLATTERY, F.STIFF, F.WARMTH, F.OVER_REFUSAL, F.DISCLAIMER))])
+        return _paragraphs(
+            [_sentences(writer, features, (F.FLATTERY, F.STIFF, F.WARMTH, F.OVER_REFUSAL, F.DISCLAIMER))]
+        )
     if query.harmful:
         return _delicate(writer, features)
     opening = _opening(writer, features)
@@ -120,13 +122,19 @@ def _delicate(writer: Writer, features: Set[F]) -> str:
     else:
         first.append(writer.one_of(phrases.COMPLIANCES, "compliance"))
         steps = "\n".join(f"{i}. {step}" for i, step in enumerate(phrases.COMPLIANCE_STEPS, start=1))
-        return _paragraphs([" ".join(first), steps, _sentences(writer, features, (F.RAMBLE, F.NEXT_STEP, F.QUESTION))])
+        return _paragraphs(
+            [" ".join(first), steps, _sentences(writer, features, (F.RAMBLE, F.NEXT_STEP, F.QUESTION))]
+        )
     offer: list[str] = []
     if F.ALTERNATIVE in features:
         offer.append(writer.one_of(phrases.CRISIS_HELP if crisis else phrases.ALTERNATIVES, "offer"))
     if F.LIVELY in features:
-        offer.append("You don't have to sort it out alone, and it's fine to take it slowly; let's see what you need.")
-    offer += [writer.say(f) for f in (F.PREMISE, F.RESPECT, F.RAMBLE, F.NEXT_STEP, F.QUESTION) if f in features]
+        offer.append(
+            "You don't have to sort it out alone, and it's fine to take it slowly; let's see what you need."
+        )
+    offer += [
+        writer.say(f) for f in (F.PREMISE, F.RESPECT, F.RAMBLE, F.NEXT_STEP, F.QUESTION) if f in features
+    ]
     repeated = _again(" ".join(first)) if F.REPETITION in features else ""
     return _paragraphs([" ".join(first), " ".join(offer), repeated])
 

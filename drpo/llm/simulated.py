@@ -1,0 +1,168 @@
+"""Simulated models for `--model demo`: a small world in which a better prompt makes better responses.
+
+Nothing is known here but the request: the base model reads the system prompt, shots and query, the evaluator
+reads the response it is shown, the optimizer reads the evaluation. Every reply is a function of the world and
+the request, on every machine alike. Figures from these models say nothing about real ones.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from typing import assert_never
+
+from drpo.llm.base import Choice, Completion, Request, Usage
+from drpo.llm.world import reading
+from drpo.llm.world.criticism import wishes_of
+from drpo.llm.world.damage import damaged
+from drpo.llm.world.editing import Task, propose
+from drpo.llm.world.judging import judge, rationale_of, score_of
+from drpo.llm.world.mending import mend
+from drpo.llm.world.responding import Readings, respond
+from drpo.llm.world.responses import read_response
+from drpo.llm.world.selecting import choose, explain
+from drpo.llm.world.settings import Dice, Latency, World
+from drpo.llm.world.truth import best_known_prompt, expected_reward, true_reward
+
+__all__ = ["Latency", "SimulatedLLM", "World", "best_known_prompt", "expected_reward", "true_reward"]
+
+_CHARACTERS_PER_TOKEN = 4  # about what English text comes to
+_SERVED_AS = "simulated"
+
+Reply = tuple[str, str]  # text and finish reason
+
+
+class SimulatedLLM:
+    """All four models of one world; `request.role` says which of them is asked."""
+
+    def __init__(self, world: World = World()) -> None:  # noqa: B008 - frozen, so one default serves all
+        self.world = world
+        self._readings = Readings()
+
+    async def complete(self, request: Request) -> Completion:
+        """`request.n` choices. An `InputError` says which part of a request could not be found."""
+        seconds: float = getattr(self.world.latency_s, request.role)
+        if seconds > 0:
+            await asyncio.sleep(seconds)
+        answer = self._answerer(request)
+        choices = tuple(_limited(request, answer(sample)) for sample in _samples(request))
+        asked = request.prompt if request.prompt is not None else "".join(m.content for m in request.messages)
+        usage = Usage(_tokens(asked), sum(_tokens(choice.text) for choice in choices))
+        return Completion(choices, usage, served_model=_SERVED_AS)
+
+    def _answerer(self, request: Request) -> Callable[[str], Reply]:
+        match request.role:
+            case "base":
+                return self._base(request)
+            case "selector":
+                return self._selector(request)
+            case "evaluator":
+                return self._evaluator(request)
+            case "optimizer":
+                return self._optimizer(request)
+            case _:
+                assert_never(request.role)
+
+    def _base(self, request: Request) -> Callable[[str], Reply]:
+        seen = reading.conversation(request)
+        return lambda sample: (
+            respond(self.world, self._readings, seen.system_prompt, seen.shots, seen.query, sample),
+            "stop",
+        )
+
+    def _selector(self, request: Request) -> Callable[[str], Reply]:
+        parts = reading.take_apart(request)
+        query = self._readings.query(parts.text("query", "selector"))
+        known = reading.listed_aspects(parts, "selector")
+        fewest, most = reading.wanted_number(parts)
+
+        def answer(sample: str) -> Reply:
+            chosen = choose(self.world, query, known, fewest, most, sample)
+            return _json(explain(query, chosen)), "stop"
+
+        return answer
+
+    def _evaluator(self, request: Request) -> Callable[[str], Reply]:
+        parts = reading.take_apart(request)
+        query = self._readings.query(parts.text("query", "evaluator"))
+        response = read_response(parts.text("response", "evaluator"), query)
+        aspects = reading.judged_aspects(parts)
+        verdicts = [judge(aspect, query, response) for aspect in aspects]
+
+        def answer(sample: str) -> Reply:
+            dice = self._dice(request, sample)
+            reply = _json(
+                {
+                    aspect.name: {
+                        "rationale": rationale_of(verdict, response.unsafe, Dice.of(dice.key, aspect.name)),
+                        "score": str(score_of(self.world, verdict, dice.gauss("error", aspect.name))),
+                    }
+                    for aspect, verdict in zip(aspects, verdicts, strict=True)
+                }
+            )
+            if not reading.is_repair(request) and dice.chance(self.world.damage, "damaged"):
+                return damaged(reply, dice)
+            return reply, "stop"
+
+        return answer
+
+    def _optimizer(self, request: Request) -> Callable[[str], Reply]:
+        parts = reading.take_apart(request)
+        wishes = wishes_of(reading.evaluation_of(parts.text("evaluation", "optimizer")))
+        query = self._readings.query(parts.text("query", "optimizer"))
+        if "system-prompt" not in parts.fenced:
+            response = parts.text("response", "optimizer")
+
+            def mended(sample: str) -> Reply:
+                analysis, thought, new = mend(response, query, wishes, self._dice(request, sample))
+                return _json({"analysis": analysis, "thought": thought, "new_response": new}), "stop"
+
+            return mended
+        most_bullets, most_new = reading.bullet_limits(parts)
+        task = Task(
+            parts.text("system-prompt", "optimizer"),
+            query,
+            wishes,
+            parts.fenced.get("protected", ()),
+            most_bullets,
+            most_new,
+        )
+
+        def edited(sample: str) -> Reply:
+            new = propose(self.world, task, self._dice(request, sample))
+            return _json(
+                {"analysis": new.analysis, "thought": new.thought, "new_system_prompt": new.system_prompt}
+            ), "stop"
+
+        return edited
+
+    def _dice(self, request: Request, sample: str) -> Dice:
+        """The chance of one reply: from the texts of the request, and from seed and place where it is sampled."""
+        texts = [request.prompt or "", *[part for m in request.messages for part in (m.role, m.content)]]
+        return Dice.of(self.world.seed, request.role, sample, *texts)
+
+
+def _samples(request: Request) -> list[str]:
+    """One name per choice; all are empty, and so all choices alike, where nothing is sampled."""
+    sampled = request.seed is not None or bool(request.temperature)
+    return [f"{request.seed} {i}" if sampled else "" for i in range(max(1, request.n))]
+
+
+def _limited(request: Request, reply: Reply) -> Choice:
+    text, reason = reply
+    for stop in request.stop:
+        at = text.find(stop)
+        if at >= 0 and stop:
+            text, reason = text[:at], "stop"
+    if request.max_tokens is not None and len(text) > request.max_tokens * _CHARACTERS_PER_TOKEN:
+        text, reason = text[: request.max_tokens * _CHARACTERS_PER_TOKEN], "length"
+    return Choice(text, reason)
+
+
+def _tokens(text: str) -> int:
+    return -(-len(text) // _CHARACTERS_PER_TOKEN)
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, indent=2)
