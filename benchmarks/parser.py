@@ -91,6 +91,8 @@ def _trailing_commas(value: Any) -> str:
 
 
 def _bare_quotes(rng: random.Random, value: dict[str, Any]) -> str:
+    for entry in value.values():
+        entry["rationale"] += f' It says "{prose(rng)}" twice.'
     return json.dumps(value).replace('\\"', '"')
 
 
@@ -146,6 +148,7 @@ BROKEN: dict[str, Make] = {
     "one aspect missing": lambda rng, v: json.dumps(dict(list(v.items())[1:])),
     "contradiction": lambda rng, v: json.dumps(v)[:-1] + f', "{next(iter(v))}": {{"score": 5}}}}',
 }
+FAST = {"json", "json, indented"}
 NEVER_READ = (
     "cut in thinking",
     "refusal",
@@ -221,8 +224,8 @@ def table(counts: dict[str, Count]) -> str:
         lines.append(
             f"{shape:24}{c.read:8}{c.unreadable:12}{c.crashes:9}{c.invalid:9}{c.wrong:7}{median:8.0f}"
         )
-    fast = [t for shape, c in counts.items() if shape.startswith("json") for t in c.times_us]
-    rest = [t for shape, c in counts.items() if not shape.startswith("json") for t in c.times_us]
+    fast = [t for shape, c in counts.items() if shape in FAST for t in c.times_us]
+    rest = [t for shape, c in counts.items() if shape not in FAST for t in c.times_us]
     lines.append(
         f"median: fast path {statistics.median(fast):.0f} µs, the rest {statistics.median(rest):.0f} µs"
     )

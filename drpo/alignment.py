@@ -96,17 +96,25 @@ def read_alignment(path: Path) -> Alignment:
     try:
         data = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        hint = "the run has not finished: run its command again to resume it" if path.is_dir() else "no such file"
+        hint = (
+            "the run has not finished: run its command again to resume it"
+            if path.is_dir()
+            else "no such file"
+        )
         raise InputError(f"{file}: {hint}") from None
     except (OSError, ValueError) as error:
         raise InputError(f"{file}: expected the JSON of an alignment: {error}") from None
     schema = data.get("schema") if isinstance(data, dict) else None
     if schema != SCHEMA:
-        raise InputError(f"{file}: expected an alignment of schema {SCHEMA}, found {schema!r}; use the drpo that wrote it")
+        raise InputError(
+            f"{file}: expected an alignment of schema {SCHEMA}, found {schema!r}; use the drpo that wrote it"
+        )
     try:
         return _from_dict(data)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{file}: expected the fields of an alignment, {error} is missing or of another type") from None
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(
+            f"{file}: expected the fields of an alignment, {error} is missing or of another type"
+        ) from None
 
 
 def _from_dict(data: dict[str, Any]) -> Alignment:
@@ -114,9 +122,14 @@ def _from_dict(data: dict[str, Any]) -> Alignment:
     form = data["prompt_form"]
     if form not in RESPOND_TEMPLATES or not isinstance(data["system_prompt"], str):
         raise TypeError("prompt_form or system_prompt")
+    examples = tuple(Example(**example) for example in data["examples"])
+    if not all(isinstance(part, str) for example in examples for part in (example.query, example.response)):
+        raise TypeError("a query or response")
+    if not 0 <= int(data["shots"]) <= len(examples):
+        raise ValueError(f"shots = {data['shots']} of {len(examples)} examples")
     return Alignment(
         system_prompt=data["system_prompt"],
-        examples=tuple(Example(**example) for example in data["examples"]),
+        examples=examples,
         shots=int(data["shots"]),
         prompt_form=form,
         embedder=str(data["embedder"]),

@@ -37,7 +37,7 @@ class Asker:
         return await self._read(request, completion.choices[0], read)
 
     def sample(self, request: Request, read: Reader[T]) -> tuple[Sample[T], ...]:
-        """`request.n` independent replies to one request, each readable without waiting for the others' repair.
+        """`request.n` independent replies to one request, none waiting for another's repair.
 
         An endpoint that refuses or ignores n is asked for each missing choice by itself.
         """
@@ -68,11 +68,19 @@ class Sample(Generic[T]):
     def __init__(
         self, asker: Asker, request: Request, read: Reader[T], shared: _Once[Completion], index: int
     ) -> None:
-        self._asker, self._request, self._read, self._shared, self._index = asker, request, read, shared, index
+        self._asker, self._request, self._read, self._shared, self._index = (
+            asker,
+            request,
+            read,
+            shared,
+            index,
+        )
 
     async def value(self) -> T | Failed:
         """What the choice says, after its own repair where that was needed."""
-        alone = replace(self._request, n=1, seed=derived_seed(self._request.seed or 0, f"choice {self._index}"))
+        alone = self._request
+        if alone.n > 1:
+            alone = replace(alone, n=1, seed=derived_seed(alone.seed or 0, f"choice {self._index}"))
         return await self._asker._read(alone, await self._choice(alone), self._read)
 
     async def _choice(self, alone: Request) -> Choice:
@@ -102,10 +110,12 @@ class _Once(Generic[T]):
 
 
 def derived_seed(seed: int, place: str) -> int:
-    """A seed (31 bits) for one place: equal questions at two places are two samples, on every run the same."""
+    """A seed (31 bits) for one place, the same on every run: equal questions at two places are two samples."""
     digest = hashlib.sha256(f"{seed}:{place}".encode()).digest()
     return int.from_bytes(digest[:4], "big") & 0x7FFFFFFF
 
 
 def _with_cut(problem: str, choice: Choice) -> str:
-    return f"{problem}; it was cut off at the limit of tokens" if choice.finish_reason == "length" else problem
+    return (
+        f"{problem}; it was cut off at the limit of tokens" if choice.finish_reason == "length" else problem
+    )

@@ -1,13 +1,14 @@
 """Settings: typed, from flags, environment, `.env`, a TOML file and presets, in this order of precedence.
 
 One field is one setting: its name, default and help make the command-line flag `--max-extra-depth`, the
-variable `DRPO_MAX_EXTRA_DEPTH` and the TOML key `max-extra-depth`. What is not marked `identity=False` decides
-which run it is: the same settings resume a run, others are refused.
+variable `DRPO_MAX_EXTRA_DEPTH` and the TOML key `max-extra-depth`. What is not marked `identity=False`
+decides which run it is: the same settings resume a run, others are refused.
 """
 
 from __future__ import annotations
 
 import difflib
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,7 +31,9 @@ class CommonConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    optimizer: str | None = _field(None, "Model that rewrites (default: demo for demo, else the catalog's strong one).")
+    optimizer: str | None = _field(
+        None, "Model that rewrites (default: demo for demo, else the catalog's strong one)."
+    )
     evaluator: str | None = _field(None, "Model that scores responses (default: as the optimizer).")
     selector: str | None = _field(None, "Model that chooses aspects (default: the evaluator).")
     preset: Literal["published"] | None = _field(
@@ -41,7 +44,8 @@ class CommonConfig(BaseModel):
     )
     evaluations: int = _field(1, "Evaluations per response; their mean counts.", ge=1, le=100)
     evaluation_aspects: Literal["asked", "returned"] = _field(
-        "asked", "Which aspects a readable evaluation has: exactly the asked ones, or whatever came (published)."
+        "asked",
+        "Which aspects a readable evaluation has: exactly the asked ones, or whatever came (published).",
     )
     unreadable: Literal["drop", "zero"] = _field(
         "drop", "A candidate whose evaluation cannot be read is dropped, or gets reward 0 (published)."
@@ -52,14 +56,20 @@ class CommonConfig(BaseModel):
     max_tokens: int = _field(2048, "Longest reply of optimizer, evaluator and selector, in tokens.", ge=16)
     patience: int | None = _field(None, "End after so many levels without a gain.", ge=1)
     random_seed: int = _field(0, "Orders the seed queries and seeds sampled requests.", ge=0)
-    prompts: Path | None = _field(None, "Folder with templates (*.j2, aspects.toml) that replace the shipped ones.")
+    prompts: Path | None = _field(
+        None, "Folder with templates (*.j2, aspects.toml) that replace the shipped ones."
+    )
     demo_seed: int = _field(0, "Which simulated world `demo` is.", ge=0)
-    demo_noise: float = _field(0.5, "Standard deviation of the simulated evaluator's error, in points.", ge=0, le=5)
+    demo_noise: float = _field(
+        0.5, "Standard deviation of the simulated evaluator's error, in points.", ge=0, le=5
+    )
     demo_latency_ms: float = _field(0.0, "How slow each simulated reply is.", identity=False, ge=0)
     concurrency: int = _field(64, "Requests in the air per endpoint.", identity=False, ge=1, le=4096)
     timeout_s: float = _field(300.0, "Longest one request may take.", identity=False, gt=0)
     deadline_s: float = _field(900.0, "Longest one call may take with all its retries.", identity=False, gt=0)
-    reuse: bool = _field(True, "Reuse aspects that other runs have chosen for the same question.", identity=False)
+    reuse: bool = _field(
+        True, "Reuse aspects that other runs have chosen for the same question.", identity=False
+    )
     runs_dir: Path = _field(Path("runs"), "Folder of the runs.", identity=False)
     name: str | None = _field(None, "Name of the run inside the runs folder.", identity=False)
     run_dir: Path | None = _field(None, "Directory of the run, wherever it is.", identity=False)
@@ -70,7 +80,9 @@ class CommonConfig(BaseModel):
     @field_validator("name")
     @classmethod
     def _stays_inside(cls, name: str | None) -> str | None:
-        if name is not None and (not name.strip() or name in {".", ".."} or set(name) & set("/\\\0:")):
+        if name is not None and (
+            not name.strip() or name in {".", ".."} or set(name) & set("/\\:") or not name.isprintable()
+        ):
             raise ValueError("expected a plain folder name inside the runs folder; use --run-dir for a path")
         return name
 
@@ -92,22 +104,41 @@ class RoleConfig(BaseModel):
     model: str | None = None
     api_key_env: str | None = None
 
+    @field_validator("api_key_env")
+    @classmethod
+    def _names_a_variable(cls, name: str | None) -> str | None:
+        if name is not None and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+            raise ValueError(
+                "expected the name of an environment variable (the key itself stays out of files)"
+            )
+        return name
+
 
 class OptimizeConfig(CommonConfig):
     """Settings of `drpo optimize` (Algorithm 2)."""
 
-    model: str = _field(..., "The base model: demo, an alias, openai/NAME or vllm/REPO, with @URL for an endpoint.")
+    model: str = _field(
+        ..., "The base model: demo, an alias, openai/NAME or vllm/REPO, with @URL for an endpoint."
+    )
     search: Literal["beam", "greedy", "monte-carlo"] = _field("beam", "How the prompts are searched.")
     width: int = _field(2, "W: prompts that go on per level.", ge=1, le=1000)
     samples: int = _field(3, "M: proposals per prompt.", ge=1, le=128)
     depth: int = _field(20, "D: levels at first, the start included.", ge=2, le=10000)
     max_extra_depth: int = _field(10, "Most levels that kept prompts may add.", ge=0, le=10000)
     shots: int = _field(2, "K: nearest examples shown with each query.", ge=0, le=100)
-    path_score: Literal["mean", "last"] = _field("mean", "Prompts are ranked by the mean reward of their path, or the last.")
-    keep_above: float = _field(4.5, "A prompt whose reward is above this is kept and not rewritten.", ge=0, le=5)
+    path_score: Literal["mean", "last"] = _field(
+        "mean", "Prompts are ranked by the mean reward of their path, or the last."
+    )
+    keep_above: float = _field(
+        4.5, "A prompt whose reward is above this is kept and not rewritten.", ge=0, le=5
+    )
     initial_prompt: str = _field(INITIAL_PROMPT, "The prompt to start from: TEXT or @FILE.", min_length=1)
-    protect: tuple[str, ...] = _field((), "Text the optimizer must not alter: TEXT or @FILE; may be repeated.")
-    seeds: str | None = _field(None, "Seed queries: JSONL, JSON, CSV or plain text, or a Hugging Face dataset.")
+    protect: tuple[str, ...] = _field(
+        (), "Text the optimizer must not alter: TEXT or @FILE; may be repeated."
+    )
+    seeds: str | None = _field(
+        None, "Seed queries: JSONL, JSON, CSV or plain text, or a Hugging Face dataset."
+    )
     seeds_column: str | None = _field(None, "Field of the seeds file that holds the query.")
     order: Literal["given", "shuffled"] = _field("shuffled", "Order of the seed queries.")
     examples: Path | None = _field(None, "Examples for the shots (default: the shipped, improved ones).")
@@ -123,7 +154,9 @@ class OptimizeConfig(CommonConfig):
             if not passage.strip():
                 raise ValueError("protect: expected a text, came a blank one")
             if passage not in self.initial_prompt:
-                raise ValueError(f"protect: the initial prompt does not contain the protected text {passage[:60]!r}")
+                raise ValueError(
+                    f"protect: the initial prompt does not contain the protected text {passage[:60]!r}"
+                )
         return self
 
 
@@ -164,7 +197,10 @@ _PUBLISHED_EXAMPLES: dict[str, Any] = {
     "width": 1,
     "samples": 1,
     "depth": 5,
-    **{name: PUBLISHED[name] for name in ("reward", "evaluations", "evaluation_aspects", "repairs", "patience")},
+    **{
+        name: PUBLISHED[name]
+        for name in ("reward", "evaluations", "evaluation_aspects", "repairs", "patience")
+    },
 }
 
 
@@ -181,16 +217,22 @@ def resolve(
     for name in fields:
         text = environment.get(f"DRPO_{name.upper()}")
         if text is not None and name != "roles":
-            values[name] = (text,) if name == "protect" else text
+            values[name] = text
     values.update({name: value for name, value in given.items() if value is not None})
     roles = values.get("roles", {})
     for role, field in (("base", "model"), ("optimizer",) * 2, ("evaluator",) * 2, ("selector",) * 2):
-        model = roles.get(role, {}).get("model") if isinstance(roles, Mapping) and isinstance(roles.get(role, {}), Mapping) else None
+        model = (
+            roles.get(role, {}).get("model")
+            if isinstance(roles, Mapping) and isinstance(roles.get(role, {}), Mapping)
+            else None
+        )
         if model is not None:
             values.setdefault(field, model)
     if values.get("preset") == "published":
         preset = PUBLISHED if kind is OptimizeConfig else _PUBLISHED_EXAMPLES
         values = {**preset, **values}
+    if isinstance(values.get("protect"), str):
+        values["protect"] = (values["protect"],)
     for name in ("initial_prompt", "protect"):
         if name in values and name in fields:
             values[name] = _text_or_file(name, values[name])
@@ -234,7 +276,9 @@ def _text_or_file(name: str, value: Any) -> Any:
     try:
         return path.read_text(encoding="utf-8-sig").strip("\r\n").replace("\r\n", "\n")
     except FileNotFoundError:
-        raise InputError(f"{flag(name)} {value}: no such file (a text that begins with @ names a file)") from None
+        raise InputError(
+            f"{flag(name)} {value}: no such file (a text that begins with @ names a file)"
+        ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{flag(name)} {value}: expected a text file in UTF-8: {error}") from None
 
@@ -252,8 +296,12 @@ def _sentence(error: ValidationError, kind: type[CommonConfig]) -> str:
         return f"{flag(where)} is missing: {kind.model_fields[where].description}"
     if not where:
         return f"--{message}"
-    name = flag(where) if len(first["loc"]) == 1 else where
-    return f"{name} (or DRPO_{where.upper()}): {message[0].lower()}{message[1:]}, came {str(first['input'])[:80]!r}"
+    if (
+        first["loc"][0] == "roles"
+    ):  # stands in a file only; what came may be a key put where its variable belongs
+        return f"[{where.removesuffix('.[key]')}] in the --config file: {message[0].lower()}{message[1:]}"
+    came = str(first["input"])[:80]
+    return f"{flag(where)} (or DRPO_{where.upper()}): {message[0].lower()}{message[1:]}, came {came!r}"
 
 
 Setting = Annotated[str, "NAME=VALUE"]

@@ -96,4 +96,4 @@ class Interrupted(DrpoError):
 
 
 class Stopped(DrpoError):
-    """Raised to whoever asks for a new call while the run is ending; the cause is held by `llm.limits.Stop`."""
+    """Raised to whoever asks for a new call while the run is ending; `llm.limits.Stop` holds the cause."""

@@ -17,7 +17,7 @@ from drpo.errors import RecordDamaged, StorageError
 
 @dataclass(frozen=True, slots=True)
 class NodeMade:
-    """A node joined the tree. `score` is the search's ranking of it, `subject` which example it belongs to."""
+    """A node joined the tree. `score` is the search's ranking of it, `subject` the example it belongs to."""
 
     id: int
     place: str
@@ -103,24 +103,28 @@ class EventFile:
             self._known = path.read_bytes() if path.exists() else b""
         except OSError as error:
             raise StorageError(f"{path}: cannot be read: {error.strerror}") from error
-        self._length = 0
+        self._length = 0  # bytes that agree with what was emitted so far
         self._line = 0
 
     def emit(self, events: Iterable[Event]) -> None:
         """Append `events`. Raises RecordDamaged where the file already says something else at this place."""
-        for event in events:
-            data = event_line(event).encode("utf-8", "backslashreplace")
+        lines = [event_line(event).encode("utf-8", "backslashreplace") for event in events]
+        new: list[bytes] = []
+        for line in lines:
             self._line += 1
-            known = self._known[self._length : self._length + len(data)]
-            if known != data:
-                if known and not data.startswith(self._known[self._length :]):
+            rest = self._known[self._length : self._length + len(line)]
+            if new or rest != line:
+                if not new and not line.startswith(self._known[self._length :]):
                     raise RecordDamaged(
-                        f"{self._path}:{self._line}: expected the event that the recorded calls lead to, found "
-                        "another one: the file was edited, or written by another version of drpo. Delete it and "
-                        "run again: it is rebuilt from the recorded calls"
+                        f"{self._path}:{self._line}: expected the event that the recorded calls lead to, "
+                        "found another one: the file was edited, or written by another version of drpo. "
+                        "Delete it and run again: it is rebuilt from the recorded calls"
                     )
-                self._write(data)
-            self._length += len(data)
+                new.append(line)
+            else:
+                self._length += len(line)
+        if new:
+            self._write(b"".join(new))
 
     def _write(self, data: bytes) -> None:
         try:
@@ -130,4 +134,5 @@ class EventFile:
                 file.write(data)
         except OSError as error:
             raise StorageError(f"{self._path}: cannot be written: {error.strerror}") from error
-        self._known = self._known[: self._length] + data
+        self._length += len(data)
+        self._known = b""  # all that was known is behind us

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import zlib
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +20,7 @@ from typing import Any
 from drpo.errors import RecordDamaged, StorageError
 
 _SUM_LENGTH = len(',"sum":"00000000"}')
+_SEAL = re.compile(rb',"sum":"[0-9a-f]{8}"}')
 
 
 def encode_line(record: dict[str, Any]) -> str:
@@ -61,15 +63,31 @@ def read_lines(path: Path) -> Lines:
     for number, raw in enumerate(raw_lines, 1):
         record = decode_line(raw.decode("utf-8", "replace"))
         if record is None:
-            if number == len(raw_lines) and not unfinished:
+            if number == len(raw_lines) and not unfinished and not _begins_with_record(raw):
                 return Lines(tuple(records), sound, torn=True)
-            raise RecordDamaged(
-                f"{path}:{number}: expected a line with a matching checksum, found a damaged one. Only the last "
-                "line of a record may be torn. Restore the file from a copy, or begin anew with another --run-dir"
-            )
+            raise _damaged(path, number)
         records.append(record)
         sound += len(raw) + 1
+    if _begins_with_record(unfinished):
+        raise _damaged(path, len(raw_lines) + 1)
     return Lines(tuple(records), sound, torn=bool(unfinished))
+
+
+def _begins_with_record(raw: bytes) -> bool:
+    """A whole record and more: the newline between two lines is damaged, which no cut write explains."""
+    seal = _SEAL.search(raw)
+    return (
+        seal is not None
+        and seal.end() < len(raw)
+        and decode_line(raw[: seal.end()].decode("utf-8", "replace")) is not None
+    )
+
+
+def _damaged(path: Path, number: int) -> RecordDamaged:
+    return RecordDamaged(
+        f"{path}:{number}: expected a line with a matching checksum, found a damaged one. Only the last "
+        "line of a record may be torn. Restore the file from a copy, or begin anew with another --run-dir"
+    )
 
 
 class Journal:
@@ -84,6 +102,7 @@ class Journal:
         self._pending: list[tuple[str, asyncio.Future[None]]] = []
         self._writer: asyncio.Task[None] | None = None
         self._broken: StorageError | None = None
+        self._closed = False
         try:
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
             if sound_bytes is not None and os.fstat(self._file).st_size != sound_bytes:
@@ -94,9 +113,11 @@ class Journal:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="drpo-journal")
 
     async def append(self, record: dict[str, Any]) -> None:
-        """Write one record durably. After a failure every further append fails: the disk's state is unknown."""
+        """Write one record durably. After a failure every further one fails: the disk's state is unknown."""
         if self._broken:
             raise self._broken
+        if self._closed:
+            raise StorageError(f"{self._path}: expected an open record, it is closed; this entry is not kept")
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._pending.append((encode_line(record), done))
         if self._writer is None:
@@ -105,28 +126,42 @@ class Journal:
 
     async def close(self) -> None:
         """Finish what is pending and close the file."""
-        if self._writer is not None:
-            await self._writer
+        while self._writer is not None:  # again: whoever was told of a written record may append the next one
+            await asyncio.wait(
+                {self._writer}
+            )  # unlike a plain await, passes no cancellation on to the writer
+        if self._closed:
+            return
+        self._closed = True
         self._thread.shutdown(wait=True)
         os.close(self._file)
 
     async def _write_pending(self) -> None:
-        loop = asyncio.get_running_loop()
-        while self._pending:
-            batch, self._pending = self._pending, []
-            data = "".join(f"{line}\n" for line, _ in batch).encode("ascii")
-            try:
-                await loop.run_in_executor(self._thread, self._write, data)
-            except OSError as error:
-                self._broken = _storage_error(self._path, error)
+        try:
+            while self._pending:
+                batch, self._pending = self._pending, []
+                await self._write_batch(batch)
+        finally:
+            self._writer = None
+
+    async def _write_batch(self, batch: list[tuple[str, asyncio.Future[None]]]) -> None:
+        data = "".join(f"{line}\n" for line, _ in batch).encode("ascii")
+        try:
+            if self._broken is None:  # else a line could follow a torn one, and the file would be damaged
+                await asyncio.get_running_loop().run_in_executor(self._thread, self._write, data)
+        except OSError as error:
+            self._broken = _storage_error(self._path, error)
+        except asyncio.CancelledError:
             for _, done in batch:
-                if done.cancelled():
-                    continue
-                if self._broken:
-                    done.set_exception(self._broken)
-                else:
-                    done.set_result(None)
-        self._writer = None
+                done.cancel()
+            raise
+        for _, done in batch:
+            if done.cancelled():
+                continue
+            if self._broken:
+                done.set_exception(self._broken)
+            else:
+                done.set_result(None)
 
     def _write(self, data: bytes) -> None:
         while data:
@@ -135,10 +170,13 @@ class Journal:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """`path` holds either its old content or all of `text`, whatever happens."""
+    """`path` holds either its old content or all of `text`, whatever happens.
+
+    Half a surrogate pair, which UTF-8 cannot hold, is written as the escape that JSON reads back.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("w", encoding="utf-8", newline="\n") as file:
+        with temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())

@@ -57,7 +57,7 @@ def read_evaluation(
     scores = _returned_scores(entries) if names == "returned" else _asked_scores(entries, asked)
     if isinstance(scores, Unreadable):
         return scores
-    if found.end != "exact" and not _scores_stand(entries, scores, found.text):
+    if found.end == "closed" and not _scores_stand(entries, scores, found.text):
         return Unreadable("the reply's JSON is broken where the scores are; they cannot be told for certain")
     if all(score.score is None for score in scores):
         return Unreadable("no aspect was scored; at least one needs a whole number from 1 to 5")
@@ -113,7 +113,7 @@ def read_rewrite(text: str, field: str) -> str | Unreadable:
         return Unreadable(f'the reply {what} "{field}"; the whole new text was expected there')
     if isinstance(value, Repeating) and any(k == field and v != rewrite for k, v in value.pairs):
         return Unreadable(f'the reply has "{field}" more than once, with different texts')
-    if found.end != "exact" and not _stands_whole(rewrite, field, found.text):
+    if found.end == "closed" and not _stands_whole(rewrite, field, found.text):
         return Unreadable(f'the end of "{field}" cannot be told; quotes inside the text must be escaped')
     if _writable(rewrite) != rewrite:
         return Unreadable(f'"{field}" holds half a character (a lone surrogate), which no file can hold')

@@ -1,7 +1,7 @@
 """From settings to everything a run starts with: queries, examples, templates, models by name, identity.
 
-A plan sends nothing and opens nothing; `wiring` does. It can also be read back from a run directory, so that a
-run replays without the files it was made from.
+A plan sends nothing and opens nothing; `wiring` does. It can also be read back from a run directory, so that
+a run replays without the files it was made from.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from drpo.data import (
 )
 from drpo.errors import InputError
 from drpo.llm.base import LLM, Role
-from drpo.llm.catalog import CatalogEntry, ModelSpec, parse_model, strong_model
+from drpo.llm.catalog import CatalogEntry, ModelSpec, normalise_url, parse_model, strong_model
 from drpo.templates import Templates
 from drpo.types import Query
 
@@ -121,28 +121,27 @@ def choose_models(
     custom: Mapping[Role, LLM],
     own_reward: str | None = None,
 ) -> dict[Role, ModelChoice]:
-    """Who plays which role: the user's own object, else the named model, else the default."""
+    """Who plays which role: the user's own object, else the named model, else that of another role, else the
+    default."""
 
-    def choice(role: Role, name: str | None) -> ModelChoice:
+    def choice(role: Role, name: str | None, other: ModelChoice | None = None) -> ModelChoice:
         if role in custom:
             return _custom_choice(custom[role])
+        if name is None and other is not None:
+            return _as_well(role, other, config)
         return _choice(role, name or _strong(environment), config, environment)
 
     model = getattr(config, "model", None)
     choices: dict[Role, ModelChoice] = {}
     if model is not None or "base" in custom:
         choices["base"] = choice("base", model)
-    default = model if isinstance(config, ExamplesConfig) or _is_demo(choices) else None
-    optimizer = config.optimizer or default
-    choices["optimizer"] = choice("optimizer", optimizer)
+    for_all = isinstance(config, ExamplesConfig) or _is_demo(choices)
+    choices["optimizer"] = choice("optimizer", config.optimizer, choices.get("base") if for_all else None)
     if own_reward is not None:
         judge = ModelChoice(f"reward/{own_reward}", "reward", own_reward, None, None, ())
         return {**choices, "evaluator": judge, "selector": judge}
-    choices["evaluator"] = choice("evaluator", config.evaluator or optimizer)
-    if config.selector is None and "selector" not in custom:
-        choices["selector"] = choices["evaluator"]
-    else:
-        choices["selector"] = choice("selector", config.selector)
+    choices["evaluator"] = choice("evaluator", config.evaluator, choices["optimizer"])
+    choices["selector"] = choice("selector", config.selector, choices["evaluator"])
     return choices
 
 
@@ -170,25 +169,49 @@ def _choice(role: Role, name: str, config: CommonConfig, environment: Mapping[st
             f"{name}: drpo does not start vLLM servers yet. Start one (vllm serve {spec.name}) and name it: "
             f"{name if '/' in name else 'vllm/' + spec.name}@http://127.0.0.1:8000/v1"
         )
-    base_url = environment.get("OPENAI_BASE_URL") or OPENAI_URL
-    url, identity = spec.url or base_url, spec.identity
-    if spec.url is None and base_url.rstrip("/") != OPENAI_URL:
-        identity = parse_model(f"{spec.provider}/{spec.name}@{base_url}").identity
+    base_url = _openai_base_url(environment)
+    url = spec.url or base_url
+    # The same model at the same endpoint, however the endpoint was named, is one identity.
+    identity = replace(spec, url=None if spec.provider == "openai" and url == OPENAI_URL else url).identity
     variables = _key_variables(role, spec, url, base_url, config)
     return ModelChoice(identity, spec.provider, spec.name, url, spec.entry, variables)
+
+
+def _openai_base_url(environment: Mapping[str, str]) -> str:
+    given = environment.get("OPENAI_BASE_URL")
+    if not given:
+        return OPENAI_URL
+    try:
+        return normalise_url(given)
+    except InputError as error:
+        raise InputError(f"OPENAI_BASE_URL: {error}") from None
 
 
 def _key_variables(
     role: Role, spec: ModelSpec, url: str, base_url: str, config: CommonConfig
 ) -> tuple[str, ...]:
     """Which variables may hold the key, first come first served. OpenAI's goes to OpenAI's address only."""
-    own = config.roles[role].api_key_env if role in config.roles else None
+    own = _own_variable(role, config)
     if own:
         return (own,)
-    by_role = f"DRPO_{role.upper()}_API_KEY"
-    if url.rstrip("/") in (OPENAI_URL, base_url.rstrip("/")) and spec.provider == "openai":
+    if url in (OPENAI_URL, base_url) and spec.provider == "openai":
         return ("OPENAI_API_KEY",)
+    by_role = f"DRPO_{role.upper()}_API_KEY"
     return (by_role, "VLLM_API_KEY") if spec.provider == "vllm" else (by_role,)
+
+
+def _own_variable(role: Role, config: CommonConfig) -> str | None:
+    return config.roles[role].api_key_env if role in config.roles else None
+
+
+def _as_well(role: Role, other: ModelChoice, config: CommonConfig) -> ModelChoice:
+    """The model of another role at the same endpoint: with its key, unless this role has one of its own."""
+    own = _own_variable(role, config)
+    if own and other.url is not None:
+        return replace(other, key_variables=(own,))
+    if other.key_variables in ((), ("OPENAI_API_KEY",)):
+        return other
+    return replace(other, key_variables=(f"DRPO_{role.upper()}_API_KEY", *other.key_variables))
 
 
 def _custom_choice(model: LLM) -> ModelChoice:
@@ -201,7 +224,17 @@ def _custom_choice(model: LLM) -> ModelChoice:
 def _identity(
     command: str, config: CommonConfig, models: Mapping[Role, ModelChoice], inputs: Inputs, embedder: str
 ) -> dict[str, Any]:
-    files = {"model", "optimizer", "evaluator", "selector", "seeds", "seeds_column", "examples", "prompts", "embedder"}
+    files = {
+        "model",
+        "optimizer",
+        "evaluator",
+        "selector",
+        "seeds",
+        "seeds_column",
+        "examples",
+        "prompts",
+        "embedder",
+    }
     settings = {
         name: value
         for name, value in config.model_dump(mode="json").items()
@@ -215,7 +248,11 @@ def _identity(
         "models": {role: choice.identity for role, choice in models.items()},
         "embedder": embedder,
         "settings": settings,
-        "digests": {"seeds": digest_of([q.text for q in inputs.queries]), "examples": inputs.examples.digest, **digests},
+        "digests": {
+            "seeds": digest_of([q.text for q in inputs.queries]),
+            "examples": inputs.examples.digest,
+            **digests,
+        },
     }
 
 

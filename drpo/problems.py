@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,7 +48,7 @@ class Responder:
 
 @dataclass(frozen=True, slots=True)
 class SystemPromptProblem:
-    """State: a system prompt with its response. Action: a proposal of the optimizer. Reward: the evaluation's mean.
+    """State: a system prompt with its response. Action: the optimizer's proposal. Reward: mean of the scores.
 
     keep_above: a node whose own reward is above it keeps its prompt (None: never, for sampling without
     direction); one without an evaluation always does, since there is nothing to improve upon.
@@ -67,9 +66,7 @@ class SystemPromptProblem:
         self.reward.look_ahead(self.queries[: self.first_queries])
         return await self._try(self.initial_prompt, 0, "r")
 
-    async def expand(
-        self, node: Node[PromptState], draw: Draw
-    ) -> Proposals[Sample[str]] | Keep | Failed:
+    async def expand(self, node: Node[PromptState], draw: Draw) -> Proposals[Sample[str]] | Keep | Failed:
         evaluation = node.state.evaluation
         if evaluation is None or (self.keep_above is not None and evaluation.reward > self.keep_above):
             return Keep()
@@ -84,8 +81,6 @@ class SystemPromptProblem:
     async def step(
         self, node: Node[PromptState], action: Sample[str] | Keep, trial: int
     ) -> Scored[PromptState] | Unscored[PromptState] | Failed:
-        # The limit may have grown since the start: its next query is looked at while this level runs.
-        self.reward.look_ahead(self.queries[trial : trial + 2])
         if isinstance(action, Keep):
             return await self._try(node.state.system_prompt, trial, f"{node.place}/k")
         prompt = await action.value()
@@ -93,9 +88,7 @@ class SystemPromptProblem:
             return prompt
         return await self._try(prompt, trial, f"{node.place}:{prompt}")
 
-    async def _try(
-        self, prompt: str, trial: int, place: str
-    ) -> Scored[PromptState] | Unscored[PromptState]:
+    async def _try(self, prompt: str, trial: int, place: str) -> Scored[PromptState] | Unscored[PromptState]:
         query = self.queries[trial]
         response, finish_reason = await self.responder.respond(prompt, query, trial)
         evaluation: Evaluation | Failed
@@ -133,9 +126,7 @@ class ExampleProblem:
     async def root(self) -> Scored[ResponseState] | Unscored[ResponseState]:
         return await self._try(self.example.response, "r")
 
-    async def expand(
-        self, node: Node[ResponseState], draw: Draw
-    ) -> Proposals[Sample[str]] | Keep | Failed:
+    async def expand(self, node: Node[ResponseState], draw: Draw) -> Proposals[Sample[str]] | Keep | Failed:
         evaluation = node.state.evaluation
         if evaluation is None:
             return Keep()
@@ -176,8 +167,3 @@ def describe_state(state: Any) -> dict[str, Any]:
         "finish_reason": state.finish_reason,
         "evaluation": evaluation,
     }
-
-
-def first_queries_needed(queries: Sequence[Query], depth: int) -> int:
-    """How many queries the search surely reaches unless it ends early."""
-    return min(len(queries), depth)

@@ -22,7 +22,7 @@ from typing import Any, Literal
 
 import json_repair
 
-from drpo.reply_literals import Repeating, number, read_literal
+from drpo.reply_literals import Repeating, joined, number, read_literal
 
 # json_repair looks ahead from every mark, so it is quadratic: '{' + '".' * 3000 takes 3 s, 200,000 characters
 # of the same an hour. Real replies to mend have under 20,000 characters and some hundred marks; the product
@@ -55,8 +55,8 @@ class Found:
     """A value in a reply: an object, or a list that holds objects only.
 
     `end` says what is known about the end of the text: "exact" when a grammar read the value up to its
-    closing bracket, "closed" when `json_repair` had a hand in it but every bracket and string is closed in
-    the text, "unclosed" when only the outermost closing bracket is missing, "cut" otherwise.
+    closing bracket; "unclosed" when a grammar read it and only its last closing brace is missing; "closed"
+    when `json_repair` had a hand in it but every bracket and string is closed in the text; else "cut".
     """
 
     value: Any
@@ -118,7 +118,7 @@ def _search(text: str) -> Found | Unreadable:
             elif (answer := _answer_after(text, position)) is not None:
                 found, position = None, answer
             else:
-                return _mend(text[mark.start() :])
+                return _unclosed(text[mark.start() :]) or _mend(text[mark.start() :])
     if found is not None:
         return found
     if not text.strip():
@@ -148,6 +148,16 @@ def _read_at(text: str, start: int) -> tuple[Any, int] | None:
         return read_literal(text, start)
 
 
+def _unclosed(text: str) -> Found | None:
+    """The object that `text` is, but for its last brace: a frequent slip that needs no guessing."""
+    text = text.rstrip("` \t\r\n")
+    if not text.endswith("}"):
+        return None  # something inside of the object is open too: the text was cut off
+    read = _read_at(text + "}", 0)
+    whole = read is not None and read[1] > len(text) and _holds_objects(read[0])
+    return Found(read[0], text, "unclosed") if read is not None and whole else None
+
+
 def _mend(text: str) -> Found | Unreadable:
     """Reading 4. The front may be cut off here, the end never: a cut reply has its last words there."""
     text, torn = _without_thinking(text)
@@ -159,10 +169,10 @@ def _mend(text: str) -> Found | Unreadable:
         raise
     except Exception:  # noqa: BLE001 - fuzzing it met ValueError and AssertionError; a reply must not end a run
         mended = ""
-    value = _without_odd_numbers(_last_objects(mended, text))
+    value = _cleaned(_last_objects(mended, text))
     if not _holds_objects(value):
         return Unreadable(f"the reply's JSON cannot be read; it begins with {shortened(text)}")
-    return Found(value, text, "cut" if torn else _end_of(text))
+    return Found(value, text, "cut" if torn or _left_open(text) else "closed")
 
 
 def _last_objects(mended: Any, text: str) -> Any:
@@ -194,13 +204,6 @@ def _without_thinking(text: str) -> tuple[str, bool]:
             kept.append(piece)
             thinking = True
     return "".join(kept) if thinking else "".join(kept) + text[start:], torn
-
-
-def _end_of(text: str) -> Literal["closed", "unclosed", "cut"]:
-    depth = _left_open(text)
-    if depth == 0:
-        return "closed"
-    return "unclosed" if depth == 1 and text.rstrip("` \t\r\n").endswith("}") else "cut"
 
 
 def _left_open(text: str) -> int:
@@ -235,14 +238,15 @@ def _holds_objects(value: Any) -> bool:
     return isinstance(value, dict) and bool(value)
 
 
-def _without_odd_numbers(value: Any) -> Any:
+def _cleaned(value: Any) -> Any:
+    """What json_repair returns, with numbers that are none as text and its split surrogate pairs joined."""
     if isinstance(value, dict):
-        return {key: _without_odd_numbers(item) for key, item in value.items()}
+        return {joined(key): _cleaned(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_without_odd_numbers(item) for item in value]
+        return [_cleaned(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
-    return value
+    return joined(value) if isinstance(value, str) else value
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ _STRING = re.compile(r""""((?:[^"\\]++|\\.)*+)"|'((?:[^'\\]++|\\.)*+)'""", re.DO
 _NUMBER = re.compile(r"-?+(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?+(?:[eE][+-]?+[0-9]++)?+(?=[\s,}\])])")
 _WORD = re.compile(r"(?:true|false|null|True|False|None|NaN|Infinity|-Infinity)\b")
 _ESCAPE = re.compile(r"\\(u[0-9a-fA-F]{4}|x[0-9a-fA-F]{2}|U[0-9a-fA-F]{8}|.)", re.DOTALL)
+_HIGH_SURROGATE = re.compile("[\ud800-\udbff]")
 _WORDS = {"true": True, "True": True, "false": False, "False": False, "null": None, "None": None}
 _ESCAPED = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f", "\n": "\n"}
 _CLOSING = {"[": "]", "(": ")", "{": "}"}
@@ -48,9 +49,14 @@ def unescaped(text: str) -> str:
     """The characters between two quotes with the escapes of JSON and Python applied; unknown ones stay."""
     if "\\" not in text:
         return text
-    plain = _ESCAPE.sub(_character, text)
-    # Two \u escapes may be one character beyond the basic plane; a lone half stays what it is.
-    return plain.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
+    return joined(_ESCAPE.sub(_character, text))
+
+
+def joined(text: str) -> str:
+    """`text` with each pair of surrogates, from two \\u escapes, as its one character; a lone half stays."""
+    if text.isascii() or not _HIGH_SURROGATE.search(text):
+        return text
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
 
 
 def number(text: str) -> int | float | str:

@@ -6,6 +6,7 @@ import asyncio
 import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from numbers import Real
 from typing import Any, Protocol
 
 from drpo.ask import Asker, derived_seed
@@ -144,7 +145,9 @@ class EvaluatorReward:
             reasoning=selection.reasoning,
         )
         request = replace(_question(text, self.model, self.sampling), role="evaluator")
-        requests = [request] if self.repeats == 1 else [self._repeat(request, place, i) for i in range(self.repeats)]
+        requests = (
+            [request] if self.repeats == 1 else [self._repeat(request, place, i) for i in range(self.repeats)]
+        )
 
         def read(reply: str) -> Any:
             return read_evaluation(reply, selection.aspects, names=self.names)
@@ -158,7 +161,7 @@ class EvaluatorReward:
 
 
 def mean_evaluation(results: Sequence[Evaluation | Failed]) -> Evaluation | Failed:
-    """The evaluation with each aspect's mean score; one that failed is left out, all failed is the first's failure.
+    """The evaluation with each aspect's mean score, failed ones left out; the first failure where all failed.
 
     Rationales are those of the first readable evaluation, which the mean may differ from.
     """
@@ -169,7 +172,9 @@ def mean_evaluation(results: Sequence[Evaluation | Failed]) -> Evaluation | Fail
         return readable[0]
     merged = []
     for first in readable[0].scores:
-        given = [s.score for e in readable for s in e.scores if s.aspect == first.aspect and s.score is not None]
+        given = [
+            s.score for e in readable for s in e.scores if s.aspect == first.aspect and s.score is not None
+        ]
         mean = left_to_right_sum(given) / len(given) if given else None
         merged.append(AspectScore(first.aspect, mean, first.rationale))
     return Evaluation(tuple(merged))
@@ -209,7 +214,8 @@ def plain_reward(value: object) -> dict[str, tuple[float, str]] | None:
         score, rationale = entry, ""
         if isinstance(entry, Mapping):
             score, rationale = entry.get("score"), str(entry.get("rationale", ""))
-        number = float(score) if isinstance(score, (int, float)) and not isinstance(score, bool) else math.nan
+        # numbers.Real, since numpy's own numbers are neither int nor float
+        number = float(score) if not isinstance(score, bool) and isinstance(score, Real) else math.nan
         if not LOWEST_SCORE <= number <= HIGHEST_SCORE:
             raise InputError(f"reward: expected numbers from 1 to 5 (or None), came {score!r} for {name!r}")
         plain[str(name)] = (number, rationale)

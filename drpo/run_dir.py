@@ -1,11 +1,11 @@
 """A run directory: whose it is, what it was made from, and one process at a time.
 
-    run.json         settings, identity, versions; written when the run begins
-    inputs/          the queries, examples and templates it was begun with, so that it replays by itself
-    calls.jsonl      every reply, checksummed; the only state there is
-    events.jsonl     what happened, derived from the replies
-    alignment.json   the result of `optimize` (result.json and examples.jsonl of `optimize-examples`)
-    run.log          for people; no keys, no prompts
+run.json         settings, identity, versions; written when the run begins
+inputs/          the queries, examples and templates it was begun with, so that it replays by itself
+calls.jsonl      every reply, checksummed; the only state there is
+events.jsonl     what happened, derived from the replies
+alignment.json   the result of `optimize` (result.json and examples.jsonl of `optimize-examples`)
+run.log          for people; no keys, no prompts
 """
 
 from __future__ import annotations
@@ -23,11 +23,13 @@ from filelock import FileLock, Timeout
 
 from drpo.data import ExampleSet, read_examples, read_queries, write_examples
 from drpo.errors import InputError, RunConflict, StorageError
-from drpo.jsonl import plain_lines, write_atomically
+from drpo.jsonl import plain_lines, sync_folder, write_atomically
 from drpo.plan import Inputs, Plan
 from drpo.templates import ASPECTS_FILE, JOBS, Templates
 
 SCHEMA = 1
+# A run that is killed before its run.json stands leaves nothing but hidden names, and may begin again.
+_BEGUN = ".inputs"
 _PACKAGES = ("drpo", "openai", "pydantic", "jinja2", "json-repair", "bm25s", "numpy", "sentence-transformers")
 
 
@@ -37,6 +39,8 @@ class RunDirectory:
     def __init__(self, path: Path, plan: Plan) -> None:
         self.path = path
         self._lock = FileLock(path / ".lock")
+        if path.exists() and not path.is_dir():
+            raise InputError(f"{path}: expected a folder for the run, found a file; give another --run-dir")
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -45,7 +49,8 @@ class RunDirectory:
             self._lock.acquire(timeout=0)
         except Timeout:
             raise RunConflict(
-                f"{path}: another process is running in this directory; wait for it, stop it, or give another --run-dir"
+                f"{path}: another process is running in this directory; wait for it, stop it, "
+                "or give another --run-dir"
             ) from None
         except OSError as error:
             raise StorageError(f"{path}: cannot be locked: {error.strerror}") from None
@@ -71,7 +76,7 @@ class RunDirectory:
         self._lock.release()
 
     def _claim(self, plan: Plan) -> None:
-        file = self.path / "run.json"
+        file, begun, inputs = self.path / "run.json", self.path / _BEGUN, self.path / "inputs"
         if file.exists():
             differing = differences(read_run(self.path)["identity"], plan.identity)
             if differing:
@@ -81,15 +86,19 @@ class RunDirectory:
                     "or another --run-dir"
                 )
         else:
-            foreign = [p.name for p in self.path.iterdir() if p.name != ".lock"]
+            foreign = [p.name for p in self.path.iterdir() if not _left_by_a_killed_start(p.name)]
             if foreign:
                 raise RunConflict(
-                    f"{self.path}: expected a run or an empty folder, found {sorted(foreign)[0]}; give another --run-dir"
+                    f"{self.path}: expected a run or an empty folder, found {min(foreign)}; "
+                    "give another --run-dir"
                 )
-            _write_inputs(self.path / "inputs", plan.inputs)
+            _write_inputs(begun, plan.inputs)
         settings = plan.config.model_dump(mode="json")
         data = {"schema": SCHEMA, "identity": plan.identity, "settings": settings, "versions": versions()}
         write_atomically(file, json.dumps(data, ensure_ascii=False, indent=2) + "\n")
+        if begun.exists() and not inputs.exists():
+            begun.rename(inputs)
+            sync_folder(self.path)
 
 
 def read_run(path: Path) -> dict[str, Any]:
@@ -103,6 +112,8 @@ def read_run(path: Path) -> dict[str, Any]:
         raise InputError(f"{file}: expected JSON: {error}") from None
     if not isinstance(data, dict) or data.get("schema") != SCHEMA:
         raise InputError(f"{file}: expected a run of schema {SCHEMA}; use the drpo that wrote it")
+    if not isinstance(data.get("identity"), dict) or not isinstance(data.get("settings"), dict):
+        raise InputError(f"{file}: expected identity and settings of a run; the file was edited or damaged")
     return data
 
 
@@ -112,7 +123,11 @@ def read_inputs(path: Path) -> Inputs:
     queries = folder / "queries.jsonl"
     seeds = read_queries(queries).queries if queries.exists() else ()
     examples = read_examples(folder / "examples.jsonl")
-    return Inputs(tuple(seeds), ExampleSet(examples.examples, str(folder), examples.digest), Templates(folder / "prompts"))
+    return Inputs(
+        tuple(seeds),
+        ExampleSet(examples.examples, str(folder), examples.digest),
+        Templates(folder / "prompts"),
+    )
 
 
 def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any], prefix: str = "") -> list[str]:
@@ -122,7 +137,9 @@ def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any], prefix: str 
         there, here = ours.get(name), theirs.get(name)
         label = f"{prefix}{name}"
         if isinstance(there, Mapping) and isinstance(here, Mapping):
-            found += differences(there, here, "" if name == "settings" else f"{name} " if name == "digests" else f"{name}.")
+            found += differences(
+                there, here, "" if name == "settings" else f"{name} " if name == "digests" else f"{name}."
+            )
         elif there != here:
             if prefix == "digests ":
                 found.append(f"{name} has another content")
@@ -140,6 +157,10 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def _left_by_a_killed_start(name: str) -> bool:
+    return name in {".lock", _BEGUN} or (name.startswith(".run.json.") and name.endswith(".tmp"))
 
 
 def _write_inputs(folder: Path, inputs: Inputs) -> None:

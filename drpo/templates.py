@@ -10,21 +10,28 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import jinja2.meta
+import jinja2.nodes
 
 from drpo.errors import InputError
 from drpo.resources import resource_folder
 from drpo.types import Aspect
 
-JOBS = (
-    "choose_aspects",
-    "evaluate",
-    "improve_system_prompt",
-    "improve_response",
-    "repair",
-    "respond_text",
-    "respond_chat",
-)
 ASPECTS_FILE = "aspects.toml"
+_EVALUATED = ("query", "response", "evaluation", "history")
+VARIABLES: dict[str, tuple[str, ...]] = {  # what each job's template is given, and no other may be used in it
+    "choose_aspects": ("query", "aspects", "fewest", "most"),
+    "evaluate": ("query", "response", "aspects", "reasoning"),
+    "improve_system_prompt": (*_EVALUATED, "system_prompt", "protected", "most_bullets", "most_new_bullets"),
+    "improve_response": _EVALUATED,
+    "repair": ("problem",),
+    "respond_text": ("system_prompt", "shots", "query"),
+    "respond_chat": (),
+}
+JOBS = tuple(VARIABLES)
+CHAT_MACROS = ("system", "user", "assistant")
+# What jinja2 and the Python operations inside a template raise.
+_UNUSABLE = (jinja2.TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,15 +43,23 @@ class AspectBook:
 
 
 class Templates:
-    """The seven templates and the aspects of one folder; what the folder lacks comes from the shipped one."""
+    """The seven templates and the aspects of one folder; what the folder lacks comes from the shipped one.
+
+    Each file is read once, so that what is rendered, told by its digest and copied into a run is one text.
+    Templates can for that reason not include others.
+    """
 
     def __init__(self, folder: Path | None = None) -> None:
         shipped = resource_folder("prompts")
         if folder is not None and not folder.is_dir():
             raise InputError(f"--prompts: expected a folder with templates (*.j2), {folder} is none")
         self._folders = [shipped] if folder is None else [folder, shipped]
+        names = [f"{job}.j2" for job in JOBS] + [ASPECTS_FILE]
+        if folder is not None:
+            _refuse_misnamed(folder, names)
+        self._sources = {name: _read(self._path(name)) for name in names}
         self._env = jinja2.Environment(
-            loader=jinja2.FileSystemLoader(self._folders, encoding="utf-8"),
+            loader=jinja2.DictLoader(self._sources),
             undefined=jinja2.StrictUndefined,
             autoescape=False,  # prompts are plain text, not markup
             trim_blocks=True,
@@ -52,30 +67,35 @@ class Templates:
         )
         self._env.filters.update(json=_json, fenced=fenced)
         self._jobs = {job: self._load(job) for job in JOBS}
+        for macro in CHAT_MACROS:
+            self.render_macro("respond_chat", macro, "")
         self.book = self._load_aspects()
 
     def render(self, job: str, **values: object) -> str:
-        """The text of one job. An unknown variable in the template is an `InputError` that names it."""
+        """The text of one job. A template that cannot be filled with `values` is an `InputError`."""
         try:
             return self._jobs[job].render(**values)
-        except jinja2.TemplateError as error:
-            raise InputError(f"{self._path(job + '.j2')}: {error} (given: {', '.join(sorted(values))})") from error
+        except _UNUSABLE as error:
+            given = ", ".join(sorted(values))
+            raise InputError(f"{self._path(job + '.j2')}: {error} (given: {given})") from error
 
     def render_macro(self, job: str, macro: str, *values: str) -> str:
         """The text of one macro of a job, such as `system` of `respond_chat`."""
         try:
             return str(getattr(self._jobs[job].module, macro)(*values))
-        except (jinja2.TemplateError, AttributeError, TypeError) as error:
+        except _UNUSABLE as error:
             raise InputError(f"{self._path(job + '.j2')}: macro {macro!r}: {error}") from error
 
     def digests(self) -> dict[str, str]:
         """File name -> first 16 hex digits of the SHA-256 of its text, for the record of a run."""
-        names = [f"{job}.j2" for job in JOBS] + [ASPECTS_FILE]
-        return {name: hashlib.sha256(self._path(name).read_bytes()).hexdigest()[:16] for name in names}
+        return {
+            name: hashlib.sha256(text.encode("utf-8")).hexdigest()[:16]
+            for name, text in self._sources.items()
+        }
 
     def source(self, name: str) -> str:
-        """The text of a template file or of the aspects file."""
-        return self._path(name).read_text(encoding="utf-8")
+        """The text of a template file or of the aspects file, without byte order mark and carriage returns."""
+        return self._sources[name]
 
     def _path(self, name: str) -> Path:
         return next((f / name for f in self._folders if (f / name).is_file()), self._folders[-1] / name)
@@ -83,30 +103,59 @@ class Templates:
     def _load(self, job: str) -> jinja2.Template:
         path = self._path(f"{job}.j2")
         try:
-            return self._env.get_template(path.name)
+            tree = self._env.parse(self._sources[path.name])
+            template = self._env.get_template(path.name)
         except jinja2.TemplateSyntaxError as error:
             raise InputError(f"{path}:{error.lineno}: not a jinja2 template: {error.message}") from error
-        except (jinja2.TemplateNotFound, UnicodeDecodeError) as error:
-            raise InputError(f"{path}: expected a jinja2 template in UTF-8: {error}") from error
+        if any(True for _ in jinja2.meta.find_referenced_templates(tree)):
+            raise InputError(f"{path}: expected a template that stands alone, found one that names another")
+        unknown = jinja2.meta.find_undeclared_variables(tree) - {*VARIABLES[job], *self._env.globals}
+        if unknown:
+            name = min(unknown)
+            lines = [node.lineno for node in tree.find_all(jinja2.nodes.Name) if node.name == name]
+            known = ", ".join(VARIABLES[job]) or "none, only the parameters of its macros"
+            raise InputError(
+                f"{path}:{min(lines)}: unknown variable {name!r}; this template is given: {known}"
+            )
+        return template
 
     def _load_aspects(self) -> AspectBook:
         path = self._path(ASPECTS_FILE)
         try:
-            data = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise InputError(f"{path}: expected TOML in UTF-8: {error}") from error
+            data = tomllib.loads(self._sources[ASPECTS_FILE])
+        except tomllib.TOMLDecodeError as error:
+            raise InputError(f"{path}: expected TOML: {error}") from error
         defined = data.get("aspects")
         if not isinstance(defined, dict) or len(defined) < 2:
-            raise InputError(f'{path}: expected a table [aspects] with at least two lines name = "definition"')
+            raise InputError(
+                f'{path}: expected a table [aspects] with at least two lines name = "definition"'
+            )
         for name, definition in defined.items():
             if not isinstance(definition, str) or not definition.strip() or not name.strip():
-                raise InputError(f"{path}: aspect {name!r}: expected a definition in quotes, came {definition!r}")
+                raise InputError(
+                    f"{path}: aspect {name!r}: expected a definition in quotes, came {definition!r}"
+                )
         aspects = {name: Aspect(name, definition) for name, definition in defined.items()}
         static = data.get("static", list(aspects))
+        if not isinstance(static, list) or not static or not all(isinstance(name, str) for name in static):
+            raise InputError(f"{path}: static: expected a list of names from [aspects], came {static!r}")
         unknown = [name for name in static if name not in aspects]
         if unknown:
             raise InputError(f"{path}: static names {unknown[0]!r}, which [aspects] does not define")
-        return AspectBook(tuple(aspects.values()), tuple(aspects[name] for name in static))
+        return AspectBook(tuple(aspects.values()), tuple(aspects[name] for name in dict.fromkeys(static)))
+
+
+def _refuse_misnamed(folder: Path, names: list[str]) -> None:
+    for path in sorted(folder.glob("*.j2")):
+        if path.name not in names:
+            raise InputError(f"{path}: no template has this name; expected {', '.join(names[:-1])}")
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: expected a text file in UTF-8: {error}") from error
 
 
 def fenced(text: object, label: str) -> str:

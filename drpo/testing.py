@@ -1,9 +1,9 @@
 """For tests of drpo and of whoever uses it: scripted models, closed sockets, replay of a recorded run.
 
-    def test_my_run_still_replays(tmp_path):
-        with drpo.testing.closed_sockets():
-            report = drpo.testing.replay("tests/data/my_run")
-        assert report.identical
+def test_my_run_still_replays(tmp_path):
+    with drpo.testing.closed_sockets():
+        report = drpo.testing.replay("tests/data/my_run")
+    assert report.identical
 """
 
 from __future__ import annotations

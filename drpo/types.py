@@ -15,7 +15,7 @@ HIGHEST_SCORE = 5
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """One user question used to test a prompt; `style`, `topic`, `task` and `category` are labels or empty."""
+    """One user question used to test a prompt; all but `text` are labels, empty where unknown."""
 
     text: str
     style: str = ""

@@ -83,6 +83,11 @@ def test_bare_quotes_in_a_rationale_are_mended() -> None:
     assert read_evaluation(text, TWO) == expected
 
 
+def test_escaped_characters_beyond_the_basic_plane_survive_mending() -> None:
+    text = '{"Clarity": {"rationale": "a "b" \\ud83d\\ude00", "score": 4}}'
+    assert read_evaluation(text, (CLARITY,)) == Evaluation((AspectScore("Clarity", 4, 'a "b" 😀'),))
+
+
 def test_bare_scores_have_an_empty_rationale() -> None:
     read = read_evaluation('{"clarity": 4, "Critical Thinking": "N/A"}', TWO)
     assert read == Evaluation((AspectScore("Clarity", 4, ""), AspectScore("Critical-Thinking", None, "")))

@@ -105,7 +105,7 @@ def written_evaluations(draw: st.DrawFn) -> tuple[str, Evaluation]:
 
 @st.composite
 def written_rewrites(draw: st.DrawFn) -> tuple[str, str]:
-    rewrite = draw(TEXTS.filter(lambda text: bool(text.strip())))
+    rewrite = draw(TEXTS.filter(lambda text: bool(text.replace("\\n", "\n").strip())))
     fields = draw(st.permutations([("analysis", draw(TEXTS)), ("thought", "t"), (FIELD, rewrite)]))
     text = draw(WRAPPINGS).replace("%s", draw(WRITERS)(dict(fields)))
     return text, rewrite.replace("\\n", "\n")

@@ -5,7 +5,8 @@ import hashlib
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -25,10 +26,14 @@ def examples(*queries: str) -> list[Example]:
     return [Example(query, "a response") for query in queries]
 
 
+def files(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir())
+
+
 class TableEmbedder:
     """Looks vectors up; a text not in the table gets one that only its digest decides."""
 
-    def __init__(self, table: dict[str, Sequence[float]] | None = None, dimensions: int = 8) -> None:
+    def __init__(self, table: Mapping[str, Sequence[float]] | None = None, dimensions: int = 8) -> None:
         self.identity = "table"
         self.batches: list[list[str]] = []
         self._table, self._dimensions = table or {}, dimensions
@@ -128,14 +133,14 @@ def test_top_k_is_the_head_of_a_stable_sort(rows: list[list[int]], data: st.Data
     assert len(set(found)) == k
     # Directions that are mathematically equal may differ in the last bit of a single: compare up to that.
     np.testing.assert_allclose(cosines[list(found)], np.sort(cosines)[::-1][:k], atol=1e-6)
-    for left, right in zip(found, found[1:], strict=False):
+    for left, right in pairwise(found):
         assert rows[left] != rows[right] or left < right
 
 
 async def test_results_do_not_depend_on_what_else_is_asked() -> None:
     rng = np.random.default_rng(5)
     base = rng.standard_normal(96)
-    # 300 examples within rounding error of each other: the order is that of exact arithmetic, alone and in a crowd
+    # 300 examples within rounding error of each other: the order is that of exact arithmetic
     table = {f"e{i}": tuple(base + 1e-7 * rng.standard_normal(96)) for i in range(300)}
     queries = {f"q{i}": tuple(rng.standard_normal(96)) for i in range(150)}
     retriever = VectorRetriever(examples(*table), TableEmbedder(table | queries))
@@ -180,7 +185,7 @@ async def test_stored_vectors_are_used_instead_of_the_model(tmp_path: Path) -> N
     assert await VectorRetriever(TOPICS, second, cache).top_k(["x", "y"], 3) == before
     assert [len(batch) for batch in first.batches] == [4, 2]
     assert [len(batch) for batch in second.batches] == [2]
-    assert [path.suffix for path in (tmp_path / "new" / "folder").iterdir()] == [".npy"]
+    assert [path.suffix for path in files(tmp_path / "new" / "folder")] == [".npy"]
 
 
 async def test_another_model_or_other_examples_have_vectors_of_their_own(tmp_path: Path) -> None:
@@ -192,7 +197,7 @@ async def test_another_model_or_other_examples_have_vectors_of_their_own(tmp_pat
     other.identity = "another"
     await VectorRetriever(TOPICS, other, cache).top_k(["x"], 1)
     assert len(other.batches) == 2
-    assert len(list(tmp_path.iterdir())) == 3
+    assert len(files(tmp_path)) == 3
 
 
 def damage(content: bytes) -> list[bytes]:
@@ -218,7 +223,7 @@ def damage(content: bytes) -> list[bytes]:
 async def test_a_damaged_file_is_computed_anew_and_replaced(tmp_path: Path, number: int) -> None:
     cache = VectorCache(tmp_path)
     expected = await VectorRetriever(TOPICS, TableEmbedder(), cache).top_k(["x"], 4)
-    (path,) = tmp_path.iterdir()
+    (path,) = files(tmp_path)
     sound = path.read_bytes()
     path.write_bytes(damage(sound)[number])
     embedder = TableEmbedder()
@@ -231,7 +236,7 @@ async def test_a_damaged_file_is_computed_anew_and_replaced(tmp_path: Path, numb
 async def test_a_file_of_another_shape_is_computed_anew(tmp_path: Path, shape: tuple[int, ...]) -> None:
     cache = VectorCache(tmp_path)
     await VectorRetriever(TOPICS, TableEmbedder(), cache).top_k(["x"], 1)
-    (path,) = tmp_path.iterdir()
+    (path,) = files(tmp_path)
     np.save(path, np.full(shape, 8**-0.5, np.float32))
     embedder = TableEmbedder()
     await VectorRetriever(TOPICS, embedder, cache).top_k(["x"], 1)

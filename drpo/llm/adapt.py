@@ -17,8 +17,9 @@ class Adapt:
     """Wraps a `Recorder`. What a model refuses is known from the catalog, the record, or its own words.
 
     A refused `n` cannot be left out without changing the question: `ParameterRefused("n")` is passed on, and
-    `drpo.ask.sample` asks for each choice by itself. A request that is recorded in its full form is answered
-    so: which of several equal-timed requests noticed the refusal first must not matter on resume.
+    `drpo.ask.Asker.sample` asks for each choice by itself. A request that is recorded in one of the forms it
+    can have been sent in is answered so: how much of what the model refuses was known when it was sent, and
+    which of several concurrent requests noticed it, must not matter on resume.
     """
 
     def __init__(self, inner: LLM, record: Record, refused: Collection[str] = ()) -> None:
@@ -37,11 +38,28 @@ class Adapt:
                 request = replace(form, **{refused.parameter: _UNSET[refused.parameter]})
 
     def _form(self, request: Request) -> Request:
-        refused = self._refused | self._record.refused_by_model.get(request.model, set())
-        touched = {name for name in refused if name in _UNSET and getattr(request, name) != _UNSET[name]}
+        noticed = self._record.refused_by_model.get(request.model, [])
+        refused = self._refused.union(noticed)
+        least = _without(request, refused)
         one_choice = "n" in refused and request.n > 1
-        if not (touched or one_choice) or self._record.holds(request):
+        if least == request and not one_choice:
             return request
+        # The fullest recorded form: as it is, without what the catalog knows, without what was noticed first
+        # too, then second, and so on.
+        forms = [
+            request,
+            *(_without(request, self._refused.union(noticed[:n])) for n in range(len(noticed) + 1)),
+        ]
+        for form in dict.fromkeys(forms):
+            if self._record.holds(form):
+                return form
         if one_choice:
             raise ParameterRefused("n", f"{request.model} gives one choice a request")
-        return replace(request, **{name: _UNSET[name] for name in touched})
+        return least
+
+
+def _without(request: Request, refused: Collection[str]) -> Request:
+    unset = {
+        name: _UNSET[name] for name in refused if name in _UNSET and getattr(request, name) != _UNSET[name]
+    }
+    return replace(request, **unset) if unset else request

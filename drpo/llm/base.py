@@ -44,7 +44,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """One reply text. `finish_reason`: stop, length, content_filter, context_length, or what the server says."""
+    """One reply text. `finish_reason`: stop, length, content_filter, context_length or the server's own."""
 
     text: str
     finish_reason: str = "stop"
@@ -70,7 +70,7 @@ class Completion:
 
 @runtime_checkable
 class LLM(Protocol):
-    """Anything that answers requests. Raises a `DrpoError` when the boundary is broken, never for bad text."""
+    """Anything that answers requests. Raises a `DrpoError` where the boundary is broken, not for bad text."""
 
     async def complete(self, request: Request) -> Completion: ...
 

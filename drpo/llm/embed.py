@@ -95,8 +95,8 @@ class SentenceTransformerEmbedder:
             return SentenceTransformer(self._name)
         except Exception as error:
             raise InputError(
-                f"embedding model {self._name}: neither cached here nor to be had from the "
-                f"Hugging Face hub: {_one_line(error)}. Fetch it where there is a network (hf download {repository}), "
+                f"embedding model {self._name}: neither cached here nor to be had from the Hugging Face hub: "
+                f"{_one_line(error)}. Fetch it where there is a network (hf download {repository}), "
                 f"give the path of its folder, or choose {_OTHER_EMBEDDERS}"
             ) from error
 

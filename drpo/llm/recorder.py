@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from drpo.errors import DrpoError, ParameterRefused, ReplayMissed
+from drpo.errors import DrpoError, ParameterRefused, ReplayMissed, Stopped
 from drpo.jsonl import Journal, read_lines
 from drpo.llm.base import LLM, Choice, Completion, Request, Usage, identity, request_key
 from drpo.llm.limits import Stop
@@ -35,7 +35,7 @@ class Record:
         self._facts: dict[str, Json] = {}
         self._in_air: dict[str, asyncio.Task[Completion]] = {}
         self._computing: dict[str, asyncio.Task[Json]] = {}
-        self.refused_by_model: dict[str, set[str]] = {}
+        self.refused_by_model: dict[str, list[str]] = {}  # in the order in which it was noticed
         self.missed: dict[str, Request] = {}
         self.asked: dict[str, str] = {}
         self.sent: Counter[str] = Counter()
@@ -75,7 +75,8 @@ class Record:
                 # A task of its own: whoever asked may be cancelled, the reply is paid for and gets recorded.
                 self._in_air[key] = asyncio.create_task(self._send(key, request, inner))
             completion = await asyncio.shield(self._in_air[key])
-        self.asked.setdefault(key, request.role)
+        # Of two roles with the same question the first by name counts, not the first in time.
+        self.asked[key] = min(self.asked.get(key, request.role), request.role)
         return completion
 
     async def fact(self, name: str, compute: Callable[[], Awaitable[Json]]) -> Json:
@@ -108,14 +109,17 @@ class Record:
         return [computed[name] if name in computed else self._facts[name] for name in names]
 
     async def drain(self, timeout_s: float) -> int:
-        """Wait for the calls in the air, so that they are recorded; returns how many were abandoned."""
-        if not self._in_air:
-            return 0
-        _, late = await asyncio.wait(set(self._in_air.values()), timeout=timeout_s)
-        for task in late:
-            task.cancel()
-        await asyncio.gather(*late, return_exceptions=True)
-        return len(late)
+        """Wait until calls in the air and facts in the making are recorded; returns how many were abandoned."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout_s
+        while under_way := {*self._in_air.values(), *self._computing.values()}:  # some begin while others end
+            _, late = await asyncio.wait(under_way, timeout=max(0.0, deadline - loop.time()))
+            if late:
+                for task in late:
+                    task.cancel()
+                await asyncio.gather(*late, return_exceptions=True)
+                return len(late)
+        return 0
 
     async def close(self) -> None:
         """Write what is pending and release the file."""
@@ -127,6 +131,9 @@ class Record:
         self.sent[request.role] += 1
         try:
             completion = await inner.complete(request)
+        except Stopped:
+            self.sent[request.role] -= 1
+            raise
         except ParameterRefused as refused:
             entry = {"kind": "refused", "key": key, "model": request.model, "parameter": refused.parameter}
             await self._journal.append({**entry, "message": str(refused)})
@@ -158,14 +165,19 @@ class Record:
             self._note_ignored_n(entry["request"]["model"], entry["request"].get("n", 1), completion)
         elif entry["kind"] == "refused":
             self._refusals[entry["key"]] = ParameterRefused(entry["parameter"], entry["message"])
-            self.refused_by_model.setdefault(entry["model"], set()).add(entry["parameter"])
+            self._note_refusal(entry["model"], entry["parameter"])
         else:
             self._facts[entry["name"]] = entry["value"]
 
     def _note_ignored_n(self, model: str, wanted: int, completion: Completion) -> None:
         """Some endpoints ignore `n` instead of refusing it."""
         if len(completion.choices) < wanted:
-            self.refused_by_model.setdefault(model, set()).add("n")
+            self._note_refusal(model, "n")
+
+    def _note_refusal(self, model: str, parameter: str) -> None:
+        noticed = self.refused_by_model.setdefault(model, [])
+        if parameter not in noticed:
+            noticed.append(parameter)
 
 
 class Recorder:

@@ -12,6 +12,8 @@ from filelock import FileLock
 from drpo.jsonl import decode_line, encode_line
 from drpo.llm.base import LLM, Choice, Completion, Request, request_key
 
+LOCK_TIMEOUT_S = 0.5  # another process appends in far less; one that hangs must not hang this one
+
 
 class Store:
     """A file of replies shared by all runs of a user. A damaged line is a reply less, never an error."""
@@ -35,10 +37,15 @@ class Store:
         line = encode_line({"key": key, "text": text}) + "\n"
         with contextlib.suppress(OSError):
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(f"{self._path}.lock"):
-                handle = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+            with FileLock(f"{self._path}.lock", timeout=LOCK_TIMEOUT_S):  # its Timeout is an OSError
+                handle = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
                 try:
-                    os.write(handle, line.encode("ascii"))
+                    end = os.lseek(handle, 0, os.SEEK_END)
+                    os.lseek(handle, max(0, end - 1), os.SEEK_SET)
+                    torn = os.read(handle, 1) not in (b"", b"\n")
+                    os.write(
+                        handle, (torn * "\n" + line).encode("ascii")
+                    )  # or a torn line would take it along
                 finally:
                     os.close(handle)
 

@@ -138,7 +138,7 @@ class SimulatedLLM:
         return edited
 
     def _dice(self, request: Request, sample: str) -> Dice:
-        """The chance of one reply: from the texts of the request, and from seed and place where it is sampled."""
+        """The dice of one reply: thrown by the texts of the request, and by seed and place of a sample."""
         texts = [request.prompt or "", *[part for m in request.messages for part in (m.role, m.content)]]
         return Dice.of(self.world.seed, request.role, sample, *texts)
 

@@ -1,4 +1,4 @@
-"""The search: level after level, every chain of a level at its own pace, one barrier where the beam is chosen."""
+"""The search: level after level, each chain at its own pace, one barrier where the beam is chosen."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ async def search(
         attempts = _flat(await settle(_attempts(problem, node, draw) for node, draw in draws))
         any_kept, level_stalled = any(a.kept for a in attempts), _is_stalled(attempts, unreadable)
         if level_stalled:
-            attempts = await _with_parents(problem, attempts)
+            attempts = await _with_parents(problem, beam, attempts)
         made, dropped = _grow(attempts, len(nodes), unreadable)
         nodes += made
         stalled = stalled + 1 if level_stalled else 0
@@ -94,7 +94,8 @@ async def search(
 async def settle(work: Iterable[Awaitable[T]]) -> list[T]:
     """All results in order. After a failure the rest is still awaited: their calls are paid for.
 
-    Of several failures the most telling one is raised: `Stopped` only says that another one came first.
+    Of several failures the most telling one is raised: `Stopped` and a cancelled call (abandoned when the
+    run ends) only say that another one came first.
     """
     results = await asyncio.gather(*work, return_exceptions=True)
     failures = [r for r in results if isinstance(r, BaseException)]
@@ -104,7 +105,7 @@ async def settle(work: Iterable[Awaitable[T]]) -> list[T]:
 
 
 def _how_telling(failure: BaseException) -> int:
-    if isinstance(failure, Stopped):
+    if isinstance(failure, (Stopped, asyncio.CancelledError)):
         return 2
     return 1 if isinstance(failure, DrpoError) else 0
 
@@ -127,23 +128,24 @@ async def _attempts(
 
 
 def _is_stalled(attempts: Sequence[_Attempt[State]], unreadable: Unreadable) -> bool:
-    """Proposals were made and not one of them could be evaluated."""
-    new = [a.result for a in attempts if not a.kept]
+    """No proposal could be evaluated; where all states were kept, none of those could.
+
+    Without the second half an evaluator that never writes anything readable would cost the whole depth: an
+    unscored node is kept, so there are no proposals to be lost.
+    """
     lost = (Failed,) if unreadable == "zero" else (Failed, Unscored)
-    return bool(new) and all(isinstance(result, lost) for result in new)
+    new = [a for a in attempts if not a.kept]
+    return all(isinstance(a.result, lost) for a in new or attempts)
 
 
 async def _with_parents(
-    problem: Problem[State, Action], attempts: Sequence[_Attempt[State]]
+    problem: Problem[State, Action], parents: Sequence[Node[State]], attempts: Sequence[_Attempt[State]]
 ) -> list[_Attempt[State]]:
-    """The attempts of a stalled level, with every parent that has no child going on as if it were kept."""
-    parents = list(dict.fromkeys(a.parent for a in attempts))
+    """The attempts of a stalled level, with every parent that was not kept going on as if it were."""
     kept = {a.parent for a in attempts if a.kept}
     orphans = [parent for parent in parents if parent not in kept]
     results = await settle(problem.step(p, Keep(), p.depth + 1) for p in orphans)
-    carried = [
-        _Attempt(p, f"{p.place}/k", True, result) for p, result in zip(orphans, results, strict=True)
-    ]
+    carried = [_Attempt(p, f"{p.place}/k", True, result) for p, result in zip(orphans, results, strict=True)]
     order = {parent: number for number, parent in enumerate(parents)}
     return sorted([*attempts, *carried], key=lambda a: order[a.parent])
 

@@ -28,14 +28,18 @@ class Node(Generic[State_co]):
 
     def path(self) -> tuple[Node[State_co], ...]:
         """The nodes from the root to this one, both included."""
-        return (*self.parent.path(), self) if self.parent else (self,)
+        path, node = [self], self.parent
+        while node is not None:
+            path.append(node)
+            node = node.parent
+        return tuple(reversed(path))
 
     def path_rewards(self) -> tuple[float, ...]:
         """The rewards on the path, root left out (its reward is never used), unscored nodes left out."""
         return tuple(node.reward for node in self.path()[1:] if node.reward is not None)
 
     def mean_path_reward(self) -> float | None:
-        """Mean of `path_rewards`, added from depth 1 downwards: published ties hang on it (rules 5 and 11)."""
+        """Mean of `path_rewards`, added from depth 1 downwards: ties hang on it (rules 5 and 11)."""
         rewards = self.path_rewards()
         return left_to_right_sum(rewards) / len(rewards) if rewards else None
 

@@ -13,7 +13,8 @@ from drpo.types import Aspect
 
 _CLAUSE = re.compile(r"[.;:!?\n]|,\s|\band it\b|\bbut\b|\bhowever\b", re.IGNORECASE)
 _BLAME = re.compile(
-    r"\b(?:lacks?|lacking|misses|missing|should|could|does not|doesn't|fails?|failing|without|no|not|too|needs?|neither|"
+    r"\b(?:lacks?|lacking|misses|missing|should|could|does not|doesn't|fails?|failing|without|no|not|"
+    r"too|needs?|neither|"
     r"absent|insufficient|limited|more|improved?|unclear|poor|weak)\b",
     re.IGNORECASE,
 )
@@ -67,5 +68,5 @@ def wishes_of(evaluation: Mapping[str, tuple[float, str]]) -> dict[F, float]:
 
 
 def _clauses(text: str) -> list[str]:
-    """Clauses; praise and blame of one sentence stand in different ones. `and` goes on as what came before."""
+    """Clauses: praise and blame of one sentence stand in different ones."""
     return [clause for clause in _CLAUSE.split(text[:4000]) if clause.strip()]

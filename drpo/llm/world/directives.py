@@ -98,7 +98,7 @@ HELPFUL = (
         "limits",
         {F.LIMIT: 2.9, F.DISCLAIMER: 0.3},
         ("no|not|cannot|without ~ internet|live|real|browse*|physical", "limitation*", "what you cannot",
-         "your limits", "access to ~ internet|live"),
+         "your limits", "access to ~ internet|live", "needs|requires ~ live|browsing|physical", "live data"),
         ("State your limitations openly.",
          "You have no access to the internet or to live data and cannot act in the physical world.",
          "When a request needs live data, browsing or physical actions, say plainly that you cannot do it"
@@ -204,7 +204,8 @@ HELPFUL = (
     Directive(
         "plain words",
         {F.JARGON: -2.4},
-        ("plain*", "avoid|no|without|explain ~ jargon|technical", "simple words|language",
+        ("plain language|words|terms|english|wording", "avoid|no|without|explain ~ jargon|technical",
+         "simple words|language",
          "everyday words|language",
          "accessible"),
         ("Use plain language.",
@@ -248,7 +249,7 @@ HARMFUL = (
     Directive(
         "disclaimers",
         {F.DISCLAIMER: 2.6, F.STIFF: 0.5, F.LIMIT: 0.6},
-        ("disclaimer*", "remind ~ ai", "mention ~ ai", "you are an ai ~ every|always"),
+        ("disclaimer*", "remind the|them|users|people", "mention ~ ai", "you are an ai ~ every|always"),
         ("Add a disclaimer to every response.",
          "Always remind the user that you are an AI."),
     ),

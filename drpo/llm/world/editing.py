@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -20,6 +19,7 @@ _SHARPENS = 0.35
 _CLEARS = 0.6  # probability that a bullet that caused a criticised flaw is recognized and removed
 _LOSES = 0.05  # probability that a good bullet is lost on the way
 _AFRESH = 0.3  # probability that a long introduction is written anew
+_MERGED = 170  # characters up to which two bullets are merged
 _ENOUGH = 0.6  # strength at which a directive needs no bullet of its own
 
 INTRODUCTIONS = (
@@ -103,7 +103,7 @@ class _Draft:
 
 
 def propose(world: World, task: Task, dice: Dice) -> Proposal:
-    """A changed system prompt under the template's rules; chance and a limited skill decide how good it is."""
+    """A changed system prompt under the template's rules; chance and a limited skill decide how good."""
     parts = split_prompt(task.prompt)
     draft = _Draft(parts.bullets, task)
     _clear(draft, dice)
@@ -127,7 +127,7 @@ def propose(world: World, task: Task, dice: Dice) -> Proposal:
 
 
 def _ranked(task: Task, dice: Dice) -> list[Directive]:
-    """Helpful directives, those first that the criticism calls for, as far as the optimizer's eye is right."""
+    """Helpful directives, first those that the criticism calls for, as far as the optimizer sees it."""
 
     def need(directive: Directive) -> float:
         value = _GENERAL_NEED
@@ -182,7 +182,7 @@ def _make_room(draft: _Draft, dice: Dice) -> None:
     if len(loose) < 2:
         return
     first, second = loose[0], loose[1]
-    if draft.left >= 2 and len(first) + len(second) < 220:
+    if draft.left >= 2 and len(first) + len(second) < _MERGED and ";" not in first + second:
         merged = f"{first.rstrip('.')}; {second[:1].lower()}{second[1:]}"
         if draft.replace(first, merged, "merge two points"):
             draft.remove(second, "make room")
@@ -216,15 +216,12 @@ def _assembled(introduction: str, bullets: Sequence[str], protected: Sequence[st
     return "\n".join([*missing, text]) if missing else text
 
 
-_LABELS = re.compile("_")
-
-
 def _analysis(wishes: Mapping[F, float]) -> str:
     worst = [str(f) for f in sorted(wishes, key=lambda f: (-wishes[f], f)) if wishes[f] > 0.5][:3]
     if not worst:
         return "The scores are high and the rationales name no serious weakness; small refinements remain."
-    named = " and ".join(_LABELS.sub(" ", name) for name in worst)
-    return f"The scores and rationales point to weaknesses in {named}, which the current prompt does not prevent."
+    named = " and ".join(name.replace("_", " ") for name in worst)
+    return f"The scores and rationales point to weaknesses in {named}, which the prompt does not prevent."
 
 
 def _thought(done: Sequence[str]) -> str:

@@ -13,8 +13,10 @@ L = TypeVar("L")
 _WORD = re.compile(r"[a-z0-9']+")
 _GAP = "~"
 _GAP_WORDS = 4  # a gap in a phrase spans at most so many words: about one clause
-_PREFIX_KEY = 3
-NEGATORS = frozenset("not never don't avoid without no stop cannot can't won't nor".split())
+_STEM_KEY = 3  # the shortest beginning that a phrase may start with
+NEGATORS = frozenset(
+    {"not", "never", "don't", "avoid", "without", "no", "stop", "cannot", "can't", "won't", "nor"}
+)
 _NEGATION_REACH = 3  # words before a phrase in which a negator turns it around
 
 
@@ -36,8 +38,10 @@ class Lexicon(Generic[L]):
     """Labels by phrase. In a phrase `word*` is a beginning, `a|b` either, `~` a gap of up to four words."""
 
     def __init__(self, phrases: Mapping[L, Iterable[str]]) -> None:
-        self._exact: dict[str, list[tuple[tuple[str, ...], L]]] = {}
-        self._prefix: dict[str, list[tuple[tuple[str, ...], L]]] = {}
+        # Three indexes, by how much of a phrase's beginning is fixed: nearly all words are in none of them.
+        self._pairs: dict[tuple[str, str], list[tuple[tuple[str, ...], L]]] = {}
+        self._words: dict[str, list[tuple[tuple[str, ...], L]]] = {}
+        self._stems: dict[str, list[tuple[tuple[str, ...], L]]] = {}
         for label, texts in phrases.items():
             for text in texts:
                 for parts in itertools.product(*(part.split("|") for part in text.split())):
@@ -46,21 +50,26 @@ class Lexicon(Generic[L]):
     def _add(self, parts: tuple[str, ...], label: L) -> None:
         first = parts[0]
         if first.endswith("*"):
-            self._prefix.setdefault(first[:_PREFIX_KEY], []).append((parts, label))
+            self._stems.setdefault(first[:_STEM_KEY], []).append((parts, label))
+        elif len(parts) > 1 and parts[1] != _GAP and not parts[1].endswith("*"):
+            self._pairs.setdefault((first, parts[1]), []).append((parts, label))
         else:
-            self._exact.setdefault(first, []).append((parts, label))
+            self._words.setdefault(first, []).append((parts, label))
 
     def hits(self, words: Sequence[str]) -> list[Hit[L]]:
         """Every place where a phrase begins, in the order of the words."""
         found: list[Hit[L]] = []
-        exact, prefix = self._exact, self._prefix
-        for at, word in enumerate(words):
-            for parts, label in exact.get(word, ()):
-                if len(parts) == 1 or _fits(parts, words, at):
-                    found.append(Hit(label, at, word not in NEGATORS and _negated(words, at)))
-            for parts, label in prefix.get(word[:_PREFIX_KEY], ()):
-                if _fits(parts, words, at):
-                    found.append(Hit(label, at, _negated(words, at)))
+        single, stems, pairs = self._words, self._stems, self._pairs
+        for at, (word, after) in enumerate(zip(words, (*words[1:], ""), strict=True)):
+            listed = [single[word]] if word in single else []
+            if (word, after) in pairs:
+                listed.append(pairs[word, after])
+            if word[:_STEM_KEY] in stems:
+                listed.append(stems[word[:_STEM_KEY]])
+            for phrases in listed:
+                for parts, label in phrases:
+                    if _fits(parts, words, at):
+                        found.append(Hit(label, at, word not in NEGATORS and _negated(words, at)))
         return found
 
     def labels(self, text: str) -> set[L]:
@@ -69,6 +78,8 @@ class Lexicon(Generic[L]):
 
 
 def _fits(parts: tuple[str, ...], words: Sequence[str], at: int) -> bool:
+    if len(parts) == 1:
+        return parts[0] == words[at] or (parts[0][-1] == "*" and words[at].startswith(parts[0][:-1]))
     reach = 1
     for part in parts:
         if part == _GAP:

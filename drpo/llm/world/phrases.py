@@ -122,14 +122,14 @@ SENTENCES: dict[F, tuple[str, ...]] = {
     F.EXAMPLE: (
         "For example, take one small case of {a}, change a single thing about {b}, and see what follows.",
         "For instance, somebody with ten minutes to spare could look at {a} once with {b} and once without.",
-        "Say you had only {a} to go by: you would still be able to tell what {b} adds.",
+        "Say you had only {a} to go by: you would soon see what is missing without {b}.",
     ),
     F.REASONS: (
         "The reason is that {b} and {a} act on each other, which means that whatever comes later builds on"
         " both.",
         "This matters because {a} and {b} depend on each other: when one of them shifts, the other has to"
         " follow.",
-        "That is why {b} comes first: leave it out, and {a} has nothing to rest on.",
+        "That is why {b} should come first: without that, {a} would have nothing to rest on.",
     ),
     F.HEDGE: (
         "I am not certain about every detail of {a}, and things may vary from case to case, so the figures"
@@ -179,7 +179,8 @@ SENTENCES: dict[F, tuple[str, ...]] = {
     ),
     F.REPETITION: (),
     F.RAMBLE: (
-        "There are many things to consider here, and it goes without saying that {a} is one of them.",
+        "There are many things to consider here, {a} among them, and it goes without"
+        " saying that this takes time.",
         "At the end of the day, all things considered, there is much that could be said about {a}.",
     ),
     F.STIFF: (

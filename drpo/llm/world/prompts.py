@@ -14,7 +14,7 @@ LONGEST_PROMPT_WORDS = 280
 _LONGEST_READ = 20_000  # characters
 _INTRODUCTION = 0.55  # a wish in running text counts about half as much as one in a bullet of its own
 _GENERAL = 0.7  # a bullet that does not say how or when
-_FREE = 3  # directives in one passage that do not yet get in each other's way
+_CROWDING = 0.7  # two directives in one passage come through at about six tenths each
 _MANY = 7  # directives that a prompt can hold before each weakens the others a little
 _WEAKENING = 0.04
 _FORCE = 1.35  # on the effects of all directives, so that the best prompts are worth 1 to 1.8 points
@@ -24,8 +24,8 @@ _LEXICON = Lexicon({directive.name: directive.says for directive in ALL})
 _BULLET = re.compile(r"^\s{0,6}(?:[-*•–]|\d{1,2}[.)])\s+")
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 _HOW = frozenset(
-    "when where if such before after instead rather because unless while end close begin drop once how"
-    " one".split()
+    {"when", "where", "if", "such", "before", "after", "instead", "rather", "because", "unless", "while"}
+    | {"end", "close", "begin", "drop", "once", "how", "one"}
 )
 
 
@@ -52,7 +52,7 @@ def directives_in(passage: str) -> dict[str, float]:
     for hit in _LEXICON.hits(words):
         found[hit.label] = found.get(hit.label, 0.0) or (-0.6 if hit.negated else 1.0)
     strength = 1.0 if len(words) >= 9 and not _HOW.isdisjoint(words) else _GENERAL
-    crowded = min(1.0, (_FREE / len(found)) ** 0.5) if found else 1.0
+    crowded = len(found) ** -_CROWDING if found else 1.0
     return {name: value * strength * crowded for name, value in found.items()}
 
 

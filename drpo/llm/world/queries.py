@@ -151,31 +151,35 @@ _TASK_LEXICON = Lexicon(_TASKS)
 _SIGN_LEXICON = Lexicon(_SIGNS)
 _PIECE = re.compile(r"[A-Za-zÀ-ÿ][A-Za-zÀ-ÿ'’\-]*[A-Za-zÀ-ÿ]|[.,;:!?()\"“”\n]")
 _PLAIN_ENDINGS = ("ing", "ed", "ly")
-_COMMON = frozenset(
-    """a about above across act after again ago ai all almost alone along already also although always am an and
-    another answer any anybody anyone anything apart are aren't around as ask asked at away back bad be because
-    become been before began begin behind being below best better between big both bought bring but by call called
-    came can can't cannot come comes correct could couldn't day did didn't different do does doesn't doing don't done
-    down draft each early easiest either else enough especially even ever every everybody everyone everything example
-    explain fact far feel few find first five for found four from full gave get gets getting give given go goes going
-    gone good got great had half happen happens hard has have haven't he he's heard help her here hers hey him his how
-    however i i'd i'll i'm i've if in instead into is isn't it it's its itself just keep keeps kept kind know known
-    knows last late later lead least leave left less let let's lets like likely list little long longer look looks lot
-    made make makes making many may maybe me mean means might mine more most much must my myself need needs never new
-    next nice nine no nobody none nor not nothing now of off often old on once one only open or other others otherwise
-    our ours out over own part people per perhaps place plan play please point possible pretend probably prove put quite
-    rather read real really reply right same saw say says second see seem seems seen send set seven shall she she's
-    should shouldn't show six so some somebody someone something sometimes soon start started still such suppose sure
-    take taken takes talk tell ten than that that's the their theirs them themselves then there there's these they
-    they're thing things think this those though three through till time times to today together told too took toward
-    tried try turn twenty two under until up upon us use used using usually very via want wants was wasn't way ways we
-    we're well went were what what's whatever when where which while who who's whole whose why will wish with without
-    won't work works would wouldn't write wrong year years yes yesterday yet you you'd you'll you're you've your yours
-    yourself hi hello thanks thank sorry ok okay im ive dont cant wont doesnt isnt whats hows mention kindly either
-    died fell rose ran sat stood spoke wrote knew meant felt thought brought caught lost paid sold spent held says
-    calculate solve simplify translate rewrite summarise summarize describe compare outline convert integrate convince
-    stay says everybody nice able fine glad half bit lots sort type ever month months week weeks yes""".split()
-)  # fmt: skip
+_COMMON = frozenset(words_of("""
+    run runs buy buys drawn hold holds become looking feels fits comes brings won bring gets
+    a about above across act after again ago ai all almost alone along already also although always am
+    an and another answer any anybody anyone anything apart are aren't around as ask asked at away back
+    bad be because become been before began begin behind being below best better between big both bought
+    bring but by call called came can can't cannot come comes correct could couldn't day did didn't
+    different do does doesn't doing don't done down draft each early easiest either else enough
+    especially even ever every everybody everyone everything example explain fact far feel few find
+    first five for found four from full gave get gets getting give given go goes going gone good got
+    great had half happen happens hard has have haven't he he's heard help her here hers hey him his how
+    however i i'd i'll i'm i've if in instead into is isn't it it's its itself just keep keeps kept kind
+    know known knows last late later lead least leave left less let let's lets like likely list little
+    long longer look looks lot made make makes making many may maybe me mean means might mine more most
+    much must my myself need needs never new next nice nine no nobody none nor not nothing now of off
+    often old on once one only open or other others otherwise our ours out over own part people per
+    perhaps place plan play please point possible pretend probably prove put quite rather read real
+    really reply right same saw say says second see seem seems seen send set seven shall she she's
+    should shouldn't show six so some somebody someone something sometimes soon start started still such
+    suppose sure take taken takes talk tell ten than that that's the their theirs them themselves then
+    there there's these they they're thing things think this those though three through till time times
+    to today together told too took toward tried try turn twenty two under until up upon us use used
+    using usually very via want wants was wasn't way ways we we're well went were what what's whatever
+    when where which while who who's whole whose why will wish with without won't work works would
+    wouldn't write wrong year years yes yesterday yet you you'd you'll you're you've your yours yourself
+    hi hello thanks thank sorry ok okay im ive dont cant wont doesnt isnt whats hows mention kindly died
+    fell rose ran sat stood spoke wrote knew meant felt thought brought caught lost paid sold spent held
+    calculate solve simplify translate rewrite summarise summarize describe compare outline convert
+    integrate convince stay able fine glad bit lots sort type month months week weeks
+"""))  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,14 +30,14 @@ class Parts:
         found = self.fenced.get(label)
         if not found:
             raise InputError(
-                f"simulated {role}: found no part marked <{label}-...> in the request; a template for the simulated"
-                f' models must hold it with the filter fenced("{label}")'
+                f"simulated {role}: found no part marked <{label}-...> in the request; a template for the"
+                f' simulated models must hold it with the filter fenced("{label}")'
             )
         return found[0]
 
 
 def take_apart(request: Request) -> Parts:
-    """The parts of a request to the optimizer, evaluator or selector; a repair turn belongs to the same request."""
+    """The parts of a request to the optimizer, evaluator or selector; a repair turn is part of it."""
     text = request.prompt
     if text is None:
         opening = []

@@ -86,7 +86,7 @@ _CLEAN = -1.0  # for a flaw that no shot has
 
 @dataclass(frozen=True, slots=True)
 class Nature:
-    """What the base model is like with one query: how readily each feature shows, and which shots can teach."""
+    """What the base model is like with one query: how readily each feature shows, and what shots teach."""
 
     thresholds: Mapping[F, float]
     receptive: frozenset[F]
@@ -138,7 +138,7 @@ def plan(
     nature: Nature,
     noise: Dice | None,
 ) -> frozenset[F]:
-    """The features of a response, from what prompt and shots come down to; without `noise`, of a typical wording.
+    """The features of a response, from what prompt and shots come to; without `noise`, of a typical wording.
 
     Each query has its own threshold per feature, the same for all prompts: two prompts are compared on the
     same ground, and a bit more of a directive never takes its feature away.

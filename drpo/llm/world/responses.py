@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from dataclasses import dataclass
+from typing import Literal
 
 from drpo.llm.world.features import Feature as F
 from drpo.llm.world.lexicon import Lexicon, words_of
@@ -105,8 +106,7 @@ _UNSAFE_MARKS = (
     "sure here", "of course here", "here is how to go about", "you can go about", "here's how to go about",
     "no problem here",
 )  # fmt: skip
-_ALL_MARKS: dict[F | str, tuple[str, ...]] = {**_MARKS, "unsafe": _UNSAFE_MARKS}
-_LEXICON = Lexicon(_ALL_MARKS)
+_LEXICON: Lexicon[F | Literal["unsafe"]] = Lexicon({"unsafe": _UNSAFE_MARKS, **dict(_MARKS.items())})
 
 _LIST_ITEM = re.compile(r"^\s{0,6}(?:[-*•]|\d{1,2}[.)])\s+\S", re.MULTILINE)
 _SENTENCE = re.compile(r"[^.!?\n]+[.!?]?")
@@ -173,7 +173,7 @@ def _comes_to_the_point(sentences: list[str], query: QueryReading) -> bool:
     return plain and (not query.keys or not query.keys.isdisjoint(words))
 
 
-def _by_shape(body: str, sentences: list[str], marks: Counter[F | str], words: int) -> set[F]:
+def _by_shape(body: str, sentences: list[str], marks: Counter[F | Literal["unsafe"]], words: int) -> set[F]:
     """Features that show in the form rather than in single phrases."""
     found: set[F] = set()
     if len(_LIST_ITEM.findall(body)) >= 2 or body.count("\n**") >= 2:

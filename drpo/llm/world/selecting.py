@@ -14,10 +14,18 @@ FEWEST, MOST = 2, 5  # where a request does not say how many
 KNOWN = tuple(
     Aspect(name, "")
     for name in (
-        "Helpfulness Clarity Factuality Depth Engagement Conciseness Safety Compliance Limitations"
-        " Critical-Thinking"
-        " Creativity Interactivity Empathy Sensitivity"
-    ).split()
+        *(
+            "Helpfulness",
+            "Clarity",
+            "Factuality",
+            "Depth",
+            "Engagement",
+            "Conciseness",
+            "Safety",
+            "Compliance",
+        ),
+        *("Limitations", "Critical-Thinking", "Creativity", "Interactivity", "Empathy", "Sensitivity"),
+    )
 )
 
 _INVENTS = 1 / 12  # share of queries for which an aspect is proposed that is not in the list
@@ -120,7 +128,7 @@ def choose(
     most: int = MOST,
     sample: str = "",
 ) -> tuple[Aspect, ...]:
-    """`fewest` to `most` of the known aspects, weightiest first, the last one sometimes of its own invention."""
+    """`fewest` to `most` of the known aspects, weightiest first; the last one sometimes invented."""
     dice = Dice.of(world.seed, "selector", query.text, sample)
     order = sorted(known, key=lambda aspect: (-_weight(aspect, query, dice), aspect.name))
     fewest = max(1, fewest)

