@@ -110,7 +110,7 @@ class _Once(Generic[T]):
 
 
 def derived_seed(seed: int, place: str) -> int:
-    """A seed (31 bits) for one place, the same on every run: equal questions at two places are two samples."""
+    """A seed (31 bits) for one place, the same on every run: equal questions elsewhere are other samples."""
     digest = hashlib.sha256(f"{seed}:{place}".encode()).digest()
     return int.from_bytes(digest[:4], "big") & 0x7FFFFFFF
 

@@ -25,9 +25,11 @@ import json_repair
 from drpo.reply_literals import Repeating, joined, number, read_literal
 
 # json_repair looks ahead from every mark, so it is quadratic: '{' + '".' * 3000 takes 3 s, 200,000 characters
-# of the same an hour. Real replies to mend have under 20,000 characters and some hundred marks; the product
-# below lets those through and keeps the worst text found by fuzzing near a second on a slow core.
+# of the same hours; nested openings are worse. Real replies to mend have under 20,000 characters, a few
+# hundred marks and a brace per aspect: the bounds let those through, and what fuzzing found below them stays within
+# seconds. 200,000 characters alone, a bound on length only, would not help.
 MOST_MENDED_CHARACTERS = 200_000
+MOST_MENDED_BRACES = 60
 MOST_MENDED_WORK = 6_000_000
 _MARKS = "{}[]()\"'`,:#/\\“”‘’"
 
@@ -161,7 +163,8 @@ def _unclosed(text: str) -> Found | None:
 def _mend(text: str) -> Found | Unreadable:
     """Reading 4. The front may be cut off here, the end never: a cut reply has its last words there."""
     text, torn = _without_thinking(text)
-    if len(text) > MOST_MENDED_CHARACTERS or len(text) * sum(map(text.count, _MARKS)) > MOST_MENDED_WORK:
+    tangled = text.count("{") > MOST_MENDED_BRACES or len(text) > MOST_MENDED_CHARACTERS
+    if tangled or len(text) * sum(map(text.count, _MARKS)) > MOST_MENDED_WORK:
         return Unreadable("the reply's JSON is broken, and too long or too tangled to be mended")
     try:
         mended = json_repair.repair_json(text, return_objects=True, skip_json_loads=True)

@@ -8,6 +8,6 @@ _PACKAGE = Path(__file__).resolve().parent
 
 
 def resource_folder(name: str) -> Path:
-    """The folder `prompts`, `seeds` or `icl_examples`: in the installed package, or beside it in a checkout."""
+    """The folder `prompts`, `seeds` or `icl_examples`: in the package, or beside it in a checkout."""
     shipped = _PACKAGE / "_data" / name
     return shipped if shipped.is_dir() else _PACKAGE.parent / name

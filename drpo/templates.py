@@ -94,7 +94,7 @@ class Templates:
         }
 
     def source(self, name: str) -> str:
-        """The text of a template file or of the aspects file, without byte order mark and carriage returns."""
+        """The text of a template file or of the aspects file, without mark and carriage returns."""
         return self._sources[name]
 
     def _path(self, name: str) -> Path:

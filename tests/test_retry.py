@@ -154,9 +154,9 @@ async def test_a_stop_ends_the_wait_and_the_request_is_not_sent_again() -> None:
 async def test_by_default_the_wait_is_that_of_the_stop() -> None:
     stop, script = Stop(), Script(Transient("busy", retry_after_s=500.0))
     task = asyncio.ensure_future(Retry(script, stop, Random(1), deadline_s=600.0).complete(REQUEST))
-    while not script.requests:
+    for _ in range(10):
         await asyncio.sleep(0)
-    await asyncio.sleep(0)
+    assert len(script.requests) == 1 and not task.done()
     stop.set(Interrupted("asked to stop"))
     with pytest.raises(Stopped):
         await task
@@ -222,7 +222,7 @@ ALL = ("temperature", "top_p", "max_tokens", "seed", "stop", "n")
             ALL,
             "temperature",
         ),
-        ({"message": "Unsupported parameter: 'max_tokens' is not supported with this model."}, ALL, "max_tokens"),
+        ({"message": "Unsupported parameter: 'max_tokens' is not supported here."}, ALL, "max_tokens"),
         ({"message": "'max_completion_tokens' is not supported"}, ("max_completion_tokens",), "max_tokens"),
         ({"message": "Unrecognized request argument supplied: seed"}, ALL, "seed"),
         ({"message": "create() got an unexpected keyword argument 'stop'"}, ALL, "stop"),
@@ -231,7 +231,7 @@ ALL = ("temperature", "top_p", "max_tokens", "seed", "stop", "n")
         ({"message": "Invalid n value (currently only n = 1 is supported)"}, ALL, "n"),
         ({"message": "Expected a value <= 1", "param": "n", "code": "integer_above_max_value"}, ALL, "n"),
         ({"message": "`temperature` and `top_p` cannot both be specified for this model."}, ALL, "top_p"),
-        ({"detail": [{"type": "extra_forbidden", "loc": ["body", "seed"], "msg": "Extra inputs are not permitted"}]}, ALL, "seed"),
+        ({"detail": [{"loc": ["body", "seed"], "msg": "Extra inputs are not permitted"}]}, ALL, "seed"),
         # not sent, so leaving it out cannot help
         ({"message": "seed is not supported"}, ("temperature",), None),
         # out of range is not the same as not taken
@@ -240,7 +240,7 @@ ALL = ("temperature", "top_p", "max_tokens", "seed", "stop", "n")
         ({"message": "array too long. Expected maximum length 4", "param": "stop"}, ALL, None),
         # something else is not supported; parameters are mentioned by the way or not at all
         (
-            {"message": "'messages[0].role' does not support 'system'", "param": "messages[0].role", "code": "unsupported_value"},
+            {"message": "'messages[0].role' does not support 'system'", "param": "messages[0].role"},
             ALL,
             None,
         ),
@@ -267,13 +267,15 @@ def test_only_a_rejected_request_can_refuse_a_parameter(status: int) -> None:
         (500, "<html>", "passing"), (502, None, "passing"), (503, None, "passing"), (504, None, "passing"),
         (529, None, "passing"), (501, None, "final"), (401, None, "final"), (403, None, "final"),
         (404, {"code": "model_not_found"}, "final"), (402, None, "no_credit"), (405, None, "final"),
-        (429, {"code": "insufficient_quota"}, "no_credit"), (429, {"type": "insufficient_quota"}, "no_credit"),
+        (429, {"code": "insufficient_quota"}, "no_credit"),
+        (429, {"type": "insufficient_quota"}, "no_credit"),
         (429, {"code": "billing_hard_limit_reached"}, "no_credit"),
         (400, {"code": "context_length_exceeded"}, "too_long"), (400, {"param": "input_tokens"}, "too_long"),
         (400, {"message": "This model's maximum context length is 4096 tokens."}, "too_long"),
         (400, {"message": "prompt is too long: 210000 tokens > 200000 maximum"}, "too_long"),
         (413, {"message": "exceeds the context window"}, "too_long"),
-        (400, {"code": "content_filter"}, "filtered"), (400, {"code": "content_policy_violation"}, "filtered"),
+        (400, {"code": "content_filter"}, "filtered"),
+        (400, {"code": "content_policy_violation"}, "filtered"),
         (400, {"code": "invalid_prompt", "message": "Your prompt was flagged"}, "filtered"),
         (403, {"code": 403, "message": "the input was flagged by moderation"}, "filtered"),
         (403, {"message": "Your account has been flagged"}, "final"),

@@ -109,10 +109,13 @@ class Record:
         return [computed[name] if name in computed else self._facts[name] for name in names]
 
     async def drain(self, timeout_s: float) -> int:
-        """Wait until calls in the air and facts in the making are recorded; returns how many were abandoned."""
+        """Wait until calls in the air and facts in the making are recorded; how many had to be abandoned."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout_s
-        while under_way := {*self._in_air.values(), *self._computing.values()}:  # some begin while others end
+        # Again and again: some begin while others end. A task cancelled before its first step stays listed.
+        while under_way := {
+            task for task in (*self._in_air.values(), *self._computing.values()) if not task.done()
+        }:
             _, late = await asyncio.wait(under_way, timeout=max(0.0, deadline - loop.time()))
             if late:
                 for task in late:

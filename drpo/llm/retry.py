@@ -72,7 +72,7 @@ class Fault:
     param: str
 
     def meaning(self) -> Meaning:
-        """What to make of it: filtered content, a request too long, an empty account, else whether it may pass."""
+        """Filtered content, a request too long, an empty account; else whether it may pass or is final."""
         text = self.said.lower()
         if self.status in (400, 403, 422) and self._is_filtered(text):
             return "filtered"

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from drpo.llm.world.features import FLAWS
+from drpo.llm.world.features import FLAWS, WORDING
 from drpo.llm.world.features import Feature as F
 from drpo.llm.world.judging import rubric_of
 from drpo.llm.world.lexicon import Lexicon, words_of
@@ -65,6 +65,11 @@ def wishes_of(evaluation: Mapping[str, tuple[float, str]]) -> dict[F, float]:
             for merit in rubric_of(Aspect(name, "")).merits:
                 wishes[merit] = wishes.get(merit, 0.0) + _GUESS * (lost - 1.0)
     return wishes
+
+
+def complaints(features: Sequence[F]) -> str:
+    """What is wrong with a response, as a judge words it: flaws that are there, merits that are not."""
+    return "; ".join(WORDING[f][0] if f in FLAWS else WORDING[f][1] for f in features)
 
 
 def _clauses(text: str) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from drpo.llm.world.criticism import complaints
 from drpo.llm.world.directives import BY_NAME, EMPTY, HARMFUL, HELPFUL, Directive
 from drpo.llm.world.features import FLAWS
 from drpo.llm.world.features import Feature as F
@@ -74,6 +75,13 @@ class _Draft:
         self.task = task
         self.left = task.most_new
         self.done: list[str] = []
+        self._read: dict[str, dict[str, float]] = {}
+
+    def named(self, bullet: str) -> dict[str, float]:
+        """What a bullet asks for, read once."""
+        if bullet not in self._read:
+            self._read[bullet] = directives_in(bullet)
+        return self._read[bullet]
 
     def remove(self, bullet: str, why: str) -> bool:
         if bullet in self.fixed or bullet not in self.bullets:
@@ -99,7 +107,7 @@ class _Draft:
         return True
 
     def strength(self, name: str) -> float:
-        return max((directives_in(bullet).get(name, 0.0) for bullet in self.bullets), default=0.0)
+        return max((self.named(bullet).get(name, 0.0) for bullet in self.bullets), default=0.0)
 
 
 def propose(world: World, task: Task, dice: Dice) -> Proposal:
@@ -153,7 +161,7 @@ def _slip(world: World, task: Task, dice: Dice) -> tuple[str, str] | None:
 def _clear(draft: _Draft, dice: Dice) -> None:
     """Takes out bullets that ask for what was criticised, and anything beyond the limit."""
     for bullet in list(draft.bullets):
-        for name in directives_in(bullet):
+        for name in draft.named(bullet):
             effects = BY_NAME[name].effects
             guilty = any(
                 effects.get(flaw, 0.0) > 1.0 and draft.task.wishes.get(flaw, 0.0) > 1.0 for flaw in FLAWS
@@ -173,7 +181,7 @@ def _make_room(draft: _Draft, dice: Dice) -> None:
     if len(draft.bullets) < draft.task.most_bullets or draft.left <= 0:
         return
     for bullet in draft.bullets:
-        named = directives_in(bullet)
+        named = draft.named(bullet)
         if not any(BY_NAME[name].effects for name in named) and draft.remove(
             bullet, "drop a point that did nothing"
         ):
@@ -194,7 +202,7 @@ def _sharpen(draft: _Draft, ranked: Sequence[Directive]) -> None:
     for directive in ranked[:6]:
         sharp = directive.bullets[-1]
         for bullet in list(draft.bullets):
-            named = directives_in(bullet)
+            named = draft.named(bullet)
             weak = 0.0 < named.get(directive.name, 0.0) < _ENOUGH + 0.15 and len(named) == 1
             if weak and draft.replace(bullet, sharp, f"say more exactly how to go about {directive.name}"):
                 return
@@ -217,11 +225,12 @@ def _assembled(introduction: str, bullets: Sequence[str], protected: Sequence[st
 
 
 def _analysis(wishes: Mapping[F, float]) -> str:
-    worst = [str(f) for f in sorted(wishes, key=lambda f: (-wishes[f], f)) if wishes[f] > 0.5][:3]
+    worst = [f for f in sorted(wishes, key=lambda f: (-wishes[f], f)) if wishes[f] > 0.5][:3]
     if not worst:
         return "The scores are high and the rationales name no serious weakness; small refinements remain."
-    named = " and ".join(name.replace("_", " ") for name in worst)
-    return f"The scores and rationales point to weaknesses in {named}, which the prompt does not prevent."
+    return (
+        f"The judge's main points are: {complaints(worst)}. The current system prompt does not prevent this."
+    )
 
 
 def _thought(done: Sequence[str]) -> str:

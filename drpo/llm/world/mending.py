@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 
 from drpo.llm.world import phrases
+from drpo.llm.world.criticism import complaints
 from drpo.llm.world.features import FLAWS, WORDING
 from drpo.llm.world.features import Feature as F
 from drpo.llm.world.queries import QueryReading
@@ -108,12 +109,14 @@ def _listed(paragraphs: list[str]) -> list[str]:
 def _analysis(meant: list[F]) -> str:
     if not meant:
         return "The judge found nothing serious; the response can stay much as it is."
-    blame = [WORDING[f][0] if f in FLAWS else WORDING[f][1] for f in meant]
-    return f"The judge's main points about the present response: {'; '.join(blame)}."
+    return f"The judge's main points about the present response are: {complaints(meant)}."
 
 
 def _thought(done: list[F]) -> str:
+    aims = [WORDING[f][0] for f in done if f not in FLAWS]
+    faults = len(aims) < len(done)
     if not done:
         return "I keep the substance and change only the flow."
-    parts = [("less" if f in FLAWS else "more") + " " + f.value.replace("_", " ") for f in done]
-    return f"The new response needs {', '.join(parts)}; what was praised stays."
+    if not aims:
+        return "I take out what disturbs and keep what was praised."
+    return f"I rewrite it so that {' and '.join(aims)}{', take out what disturbs,' if faults else ''} and keep the rest."

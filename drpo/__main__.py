@@ -1,0 +1,6 @@
+"""python -m drpo"""
+
+from drpo.cli import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,36 @@
+"""What holds for every test: no network but loopback, no keys or settings from outside, caches of its own."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+settings.register_profile(
+    "ci", deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow], print_blob=True
+)
+settings.load_profile("ci")
+
+
+@pytest.fixture(autouse=True)
+def own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Neither a developer's keys nor their cache decide what a test sees.
+
+    The working directory stays: tests that run commands without `--run-dir` choose a folder themselves.
+    """
+    for name in list(os.environ):
+        if name.startswith(("DRPO_", "OPENAI_")) or name == "VLLM_API_KEY":
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("DRPO_CACHE_DIR", str(tmp_path / "drpo-cache"))
+
+
+@pytest.fixture(autouse=True)
+def no_network() -> Iterator[None]:
+    """A connection to anywhere but this machine fails the test."""
+    from drpo.testing import closed_sockets
+
+    with closed_sockets(loopback=True):
+        yield
