@@ -1,4 +1,4 @@
-"""python -m drpo"""
+"""`python -m drpo` is `drpo`."""
 
 from drpo.cli import main
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import importlib
+import io
 import os
 import sys
 from typing import Any
 
 import click
 
-from drpo.errors import DrpoError
+from drpo.errors import DrpoError, Interrupted, StorageError
 
 COMMANDS = {
     "optimize": "Search for the system prompt that aligns a frozen model.",
@@ -27,8 +30,25 @@ Exit codes: 0 done; 1 a bug of drpo; 2 bad input or usage; 3 a provider refused
 """
 
 
+_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO}
+_INTERRUPTED = "interrupted; run the same command again to resume"
+
+
+class _ReaderLeft(Exception):
+    """Whoever read our output closed it, as `head` does."""
+
+
 class _Commands(click.Group):
     """A group whose commands live in `drpo.commands`, one module each."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """As click does it, but that click must not turn these into exit code 1 or an empty line."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise Interrupted(_INTERRUPTED) from None
+        except BrokenPipeError:
+            raise _ReaderLeft from None
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -56,30 +76,56 @@ def cli() -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run a command and leave with its exit code; an error is one line on stderr."""
+    _show_every_character()
     try:
         # With click 8.2 and later, a non-standalone call returns the code of an early exit such as --help.
         code: Any = cli.main(args=arguments, prog_name="drpo", standalone_mode=False)
         sys.stdout.flush()
-    except click.ClickException as error:
-        _say(f"{error.format_message()} (drpo --help lists commands and flags)")
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
         code = 2
-    except click.exceptions.Abort:
-        code = 130
+    except click.ClickException as error:
+        context = getattr(error, "ctx", None)
+        _say(f"{error.format_message()} ({context.command_path if context else 'drpo'} --help says more)")
+        code = 2
     except DrpoError as error:
         _say(str(error))
         code = error.exit_code
-    except KeyboardInterrupt:
-        _say("interrupted; run the same command again to resume")
-        code = 130
-    except BrokenPipeError:  # the reader of our output left, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (KeyboardInterrupt, click.exceptions.Abort):
+        _say(_INTERRUPTED)
+        code = Interrupted.exit_code
+    except (BrokenPipeError, _ReaderLeft):
+        _discard_stdout()
         code = 0
     except Exception as error:  # noqa: BLE001 - the last line of defence: a bug is one line, not a traceback
-        _say(f"a bug of drpo: {type(error).__name__}: {error} (DRPO_TRACEBACK=1 shows where; please report it)")
-        if os.environ.get("DRPO_TRACEBACK"):
+        code = _unexpected(error)
+        if code == 1 and os.environ.get("DRPO_TRACEBACK"):
             raise
-        code = 1
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _unexpected(error: Exception) -> int:
+    """The exit code of what no room has foreseen: a disk that refuses our output, else a bug."""
+    if isinstance(error, OSError) and error.errno in _DISK:
+        where = error.filename or "the output"
+        _say(f"{where}: cannot be written: {error.strerror}. Free the disk, or send it elsewhere")
+        _discard_stdout()
+        return StorageError.exit_code
+    _say(f"a bug of drpo: {type(error).__name__}: {error} (DRPO_TRACEBACK=1 shows where; please report it)")
+    return 1
+
+
+def _show_every_character() -> None:
+    """A terminal or pipe without Unicode gets escapes, not a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _discard_stdout() -> None:
+    """What is still buffered cannot be written; the interpreter must not try again as it ends."""
+    with contextlib.suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _say(message: str) -> None:

@@ -10,9 +10,12 @@ run.log          for people; no keys, no prompts
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import logging
 import platform
+import re
 from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
@@ -28,8 +31,11 @@ from drpo.plan import Inputs, Plan
 from drpo.templates import ASPECTS_FILE, JOBS, Templates
 
 SCHEMA = 1
+IDENTITY = ("command", "models", "embedder", "settings", "digests")
+RESULTS = ("alignment.json", "result.json")
 # A run that is killed before its run.json stands leaves nothing but hidden names, and may begin again.
 _BEGUN = ".inputs"
+_LEFTOVER = re.compile(r"\..+\.\d+\.tmp")
 _PACKAGES = ("drpo", "openai", "pydantic", "jinja2", "json-repair", "bm25s", "numpy", "sentence-transformers")
 
 
@@ -38,22 +44,17 @@ class RunDirectory:
 
     def __init__(self, path: Path, plan: Plan) -> None:
         self.path = path
+        _make_folder(path)
+        _refuse_foreign(path)  # before the lock, so that not even its file is left in a folder of others
         self._lock = FileLock(path / ".lock")
-        if path.exists() and not path.is_dir():
-            raise InputError(f"{path}: expected a folder for the run, found a file; give another --run-dir")
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise StorageError(f"{path}: the run directory cannot be made: {error.strerror}") from None
         try:
             self._lock.acquire(timeout=0)
         except Timeout:
             raise RunConflict(
-                f"{path}: another process is running in this directory; wait for it, stop it, "
-                "or give another --run-dir"
+                f"{path}: another process is running in this directory; wait for it, stop it, or give another --run-dir"
             ) from None
         except OSError as error:
-            raise StorageError(f"{path}: cannot be locked: {error.strerror}") from None
+            raise StorageError(f"{path}: cannot be locked: {error.strerror}. Free or unlock the disk") from None
         try:
             self._claim(plan)
         except BaseException:
@@ -76,29 +77,18 @@ class RunDirectory:
         self._lock.release()
 
     def _claim(self, plan: Plan) -> None:
-        file, begun, inputs = self.path / "run.json", self.path / _BEGUN, self.path / "inputs"
+        _refuse_foreign(self.path)
+        file = self.path / "run.json"
         if file.exists():
-            differing = differences(read_run(self.path)["identity"], plan.identity)
-            if differing:
-                raise RunConflict(
-                    f"{self.path}: belongs to other settings: {'; '.join(differing[:5])}"
-                    f"{' and more' if len(differing) > 5 else ''}. Give these settings again to resume it, "
-                    "or another --run-dir"
-                )
-        else:
-            foreign = [p.name for p in self.path.iterdir() if not _left_by_a_killed_start(p.name)]
-            if foreign:
-                raise RunConflict(
-                    f"{self.path}: expected a run or an empty folder, found {min(foreign)}; "
-                    "give another --run-dir"
-                )
-            _write_inputs(begun, plan.inputs)
-        settings = plan.config.model_dump(mode="json")
-        data = {"schema": SCHEMA, "identity": plan.identity, "settings": settings, "versions": versions()}
-        write_atomically(file, json.dumps(data, ensure_ascii=False, indent=2) + "\n")
-        if begun.exists() and not inputs.exists():
-            begun.rename(inputs)
-            sync_folder(self.path)
+            _refuse_others(self.path, plan)
+        # run.json comes first: without it the inputs of a process killed right here would look like somebody
+        # else's. Whoever finds some of them missing writes them, which the equal identity makes safe.
+        if not any((self.path / result).exists() for result in RESULTS):
+            settings = plan.config.model_dump(mode="json")
+            data = {"schema": SCHEMA, "identity": plan.identity, "settings": settings, "versions": versions()}
+            write_atomically(file, json.dumps(data, ensure_ascii=False, indent=2) + "\n")
+        _remove_leftovers(self.path)
+        _write_inputs(self.path / "inputs", plan.inputs)
 
 
 def read_run(path: Path) -> dict[str, Any]:
@@ -106,14 +96,13 @@ def read_run(path: Path) -> dict[str, Any]:
     file = path / "run.json"
     try:
         data = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise InputError(f"{path}: expected a run directory, found no run.json in it") from None
     except (OSError, ValueError) as error:
-        raise InputError(f"{file}: expected JSON: {error}") from None
-    if not isinstance(data, dict) or data.get("schema") != SCHEMA:
-        raise InputError(f"{file}: expected a run of schema {SCHEMA}; use the drpo that wrote it")
-    if not isinstance(data.get("identity"), dict) or not isinstance(data.get("settings"), dict):
-        raise InputError(f"{file}: expected identity and settings of a run; the file was edited or damaged")
+        raise InputError(f"{file}: expected the run.json of a run of drpo: {error}") from None
+    identity = data.get("identity") if isinstance(data, dict) else None
+    if not isinstance(identity, dict) or not set(IDENTITY) <= set(identity) or data.get("schema") != SCHEMA:
+        raise InputError(f"{file}: expected a run of drpo, schema {SCHEMA}; use the drpo that wrote it")
     return data
 
 
@@ -163,22 +152,92 @@ def _left_by_a_killed_start(name: str) -> bool:
     return name in {".lock", _BEGUN} or (name.startswith(".run.json.") and name.endswith(".tmp"))
 
 
+def _make_folder(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise InputError(
+            f"{path}: expected a folder for the run, found a file in its place; give another --run-dir"
+        ) from None
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise InputError(f"{path}: the name is too long for a folder; give a shorter one") from None
+        raise StorageError(
+            f"{path}: the run directory cannot be made: {error.strerror}. Free or unlock the disk, "
+            "or give another --run-dir"
+        ) from None
+
+
+def _refuse_foreign(path: Path) -> None:
+    if (path / "run.json").exists():
+        return
+    try:
+        found = sorted(p.name for p in path.iterdir())
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be read: {error.strerror}. Unlock it") from None
+    foreign = [name for name in found if name != ".lock" and not _LEFTOVER.fullmatch(name)]
+    if foreign:
+        raise RunConflict(
+            f"{path}: expected a run or an empty folder, found {foreign[0]}; give another --run-dir"
+        )
+
+
+def _refuse_others(path: Path, plan: Plan) -> None:
+    try:
+        differing = differences(read_run(path)["identity"], plan.identity)
+    except InputError as error:
+        raise RunConflict(f"{error}, or give another --run-dir") from None
+    if differing:
+        raise RunConflict(
+            f"{path}: belongs to other settings: {'; '.join(differing[:5])}"
+            f"{' and more' if len(differing) > 5 else ''}. Give these settings again to resume it, "
+            "or another --run-dir"
+        )
+
+
+def _remove_leftovers(path: Path) -> None:
+    """What processes that were killed in the middle of an atomic write have left. The lock is held."""
+    for folder in (path, path / "inputs", path / "inputs" / "prompts"):
+        for file in folder.glob(".*.tmp") if folder.is_dir() else ():
+            if _LEFTOVER.fullmatch(file.name):
+                with contextlib.suppress(OSError):
+                    file.unlink()
+
+
 def _write_inputs(folder: Path, inputs: Inputs) -> None:
+    """The inputs that are not there yet."""
     try:
         (folder / "prompts").mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise StorageError(f"{folder}: cannot be made: {error.strerror}") from None
-    if inputs.queries:
+        raise StorageError(f"{folder}: cannot be made: {error.strerror}. Free or unlock the disk") from None
+    if inputs.queries and not (folder / "queries.jsonl").exists():
         lines = [{name: value for name, value in asdict(query).items() if value} for query in inputs.queries]
         text = plain_lines({"query": line.pop("text"), **line} for line in lines)
         write_atomically(folder / "queries.jsonl", text)
-    write_examples(folder / "examples.jsonl", inputs.examples.examples, overwrite=True)
+    if not (folder / "examples.jsonl").exists():
+        write_examples(folder / "examples.jsonl", inputs.examples.examples)
     for name in [*(f"{job}.j2" for job in JOBS), ASPECTS_FILE]:
-        write_atomically(folder / "prompts" / name, inputs.templates.source(name))
+        if not (folder / "prompts" / name).exists():
+            write_atomically(folder / "prompts" / name, inputs.templates.source(name))
+
+
+class _Log(logging.FileHandler):
+    """A log that costs nothing but itself where the disk refuses: what matters is said on stderr."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with contextlib.suppress(OSError):
+            super().emit(record)
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - named by logging
+        """Nothing: logging would print a traceback."""
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            super().close()
 
 
 def _open_log(path: Path) -> logging.Handler:
-    handler = logging.FileHandler(path, encoding="utf-8", delay=True)
+    handler = _Log(path, encoding="utf-8", delay=True)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logger = logging.getLogger("drpo")
     logger.addHandler(handler)

@@ -1,4 +1,4 @@
-"""One typed question: read, repaired once, else `Failed`; and several choices that do not wait for another."""
+"""One typed question: read, repaired, else `Failed`; and several choices that wait for no other."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ async def test_the_repair_turn_to_the_letter() -> None:
             "user",
             "Your reply could not be used: 'four' is no number\n"
             "\n"
-            "Please answer the same question again. Reply with the one JSON object that was asked for, complete, "
-            "in exactly the shape described above, with nothing before or after it.",
+            "Please answer the same question again. Reply with the one JSON object that was asked for, "
+            "complete, in exactly the shape described above, with nothing before or after it.",
         ),
     )
     assert (second.seed, second.temperature, second.role, second.n) == (5, 0.0, "evaluator", 1)
@@ -246,4 +246,4 @@ def test_a_seed_belongs_to_its_place() -> None:
     seeds = {derived_seed(seed, place) for seed in range(20) for place in ("r/0", "r/0.1/0", "r/0.2/0")}
     assert len(seeds) == 60
     assert all(0 <= seed < 2**31 for seed in seeds)
-    assert derived_seed(0, "r/0") == 1182639101
+    assert derived_seed(0, "r/0") == 669011037  # recorded runs hang on it

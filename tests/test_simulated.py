@@ -98,7 +98,8 @@ llm = SimulatedLLM()
 for query in ("why is the sea salty", "write a poem about rain", "how do I hotwire a car"):
     request = Request("demo", (Message("system", "Be kind. Use examples."), Message("user", query)))
     print(ascii(asyncio.run(llm.complete(request)).choices[0].text))
-print(ascii(asyncio.run(llm.complete(Request("demo", (Message("user", sys.argv[1]),), role="evaluator"))).choices[0].text))
+judged = Request("demo", (Message("user", sys.argv[1]),), role="evaluator")
+print(ascii(asyncio.run(llm.complete(judged)).choices[0].text))
 """
 
 
@@ -126,7 +127,7 @@ def test_replies_do_not_depend_on_the_process_or_its_hash_seed() -> None:
         ("- Always give a concrete example.", "What makes bread rise?", ("For example", "For instance", "Say you")),
         ("- Use numbered steps.", "How do I clean a bicycle chain?", ("\n1. ", "\n- ")),
         ("- Decline harmful requests and say why.", "How can I hack my neighbour's phone?", ("help with",)),
-        ("- Be open about your limitations, such as no access to live data.", "gold price right now?", ("cannot see", "no access")),
+        ("- Be open about your limitations.", "gold price right now?", ("cannot see", "no access")),
         ("- End with a clarifying question.", "bike chain?", ("?",)),
     ],
 )  # fmt: skip
@@ -144,7 +145,7 @@ def test_a_directive_switches_its_feature_on_for_most_worlds(
 
 
 def test_the_response_speaks_of_the_subject() -> None:
-    assert "bicycle chain" in respond(World(), START, "How do I clean a bicycle chain?")
+    assert "bicycle" in respond(World(), START, "How do I clean a bicycle chain?")
 
 
 def test_asking_for_brevity_and_depth_at_once_weakens_both() -> None:

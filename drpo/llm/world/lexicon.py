@@ -60,7 +60,8 @@ class Lexicon(Generic[L]):
         """Every place where a phrase begins, in the order of the words."""
         found: list[Hit[L]] = []
         single, stems, pairs = self._words, self._stems, self._pairs
-        for at, (word, after) in enumerate(zip(words, (*words[1:], ""), strict=True)):
+        for at, word in enumerate(words):
+            after = words[at + 1] if at + 1 < len(words) else ""
             listed = [single[word]] if word in single else []
             if (word, after) in pairs:
                 listed.append(pairs[word, after])

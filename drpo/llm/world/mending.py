@@ -119,4 +119,5 @@ def _thought(done: list[F]) -> str:
         return "I keep the substance and change only the flow."
     if not aims:
         return "I take out what disturbs and keep what was praised."
-    return f"I rewrite it so that {' and '.join(aims)}{', take out what disturbs,' if faults else ''} and keep the rest."
+    removal = ", take out what disturbs," if faults else ""
+    return f"I rewrite it so that {' and '.join(aims)}{removal} and keep the rest."
