@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from drpo.alignment import FILE_NAME, Alignment, read_alignment
 from drpo.config import ExamplesConfig
-from drpo.data import write_examples
+from drpo.data import read_examples, write_examples
 from drpo.errors import DrpoError, InputError, Interrupted, Stopped
 from drpo.events import Event, EventFile, LevelDone
 from drpo.jsonl import write_atomically
@@ -25,6 +25,7 @@ from drpo.types import Example
 from drpo.wiring import OwnCall, Resources
 
 T = TypeVar("T")
+RESULT_NAME, EXAMPLES_NAME = "result.json", "examples.jsonl"
 GRACE_S = 30.0  # how long the calls in the air are awaited once a run is asked to end
 _FOREVER_S = 3.15e9
 Observer = Callable[[Event], None]
@@ -91,30 +92,49 @@ async def run_examples(plan: Plan, environment: Mapping[str, str], hooks: Hooks)
     config = plan.config
     assert isinstance(config, ExamplesConfig)
     path = run_path(plan)
-    fresh = not (path / "run.json").exists()
-    if fresh and config.out is not None and config.out.exists():
-        raise InputError(f"--out {config.out}: there is such a file and nothing is written over; name another")
+    finished = (path / RESULT_NAME).exists()
+    if not finished:
+        _refuse_to_overwrite(config.out)  # now, and not when everything is paid for
     directory = RunDirectory(path, plan)
     try:
-        out = config.out or path / "examples.jsonl"
-        if (path / "result.json").exists():
+        if finished:
             improved, calls = _read_improved(path)
-            return ExamplesResult(path, improved, out, calls, plan.simulated, finished_before=True)
-        resources = Resources(Record(directory.calls), hooks.stop, environment, plan.config)
-        emit = _emitter(EventFile(directory.events), hooks.observers)
-        try:
-            improved = await supervise(search_examples(plan, resources, hooks.own_reward, emit), resources, hooks)
-        finally:
-            await resources.close()
-        calls = resources.record.calls_by_role()
-        write_examples(out, [item.after for item in improved], overwrite=True)
-        write_atomically(path / "result.json", examples_json(plan, improved, calls))
-        return ExamplesResult(path, improved, out, calls, plan.simulated)
+        else:
+            resources = Resources(Record(directory.calls), hooks.stop, environment, plan.config)
+            emit = _emitter(EventFile(directory.events), hooks.observers)
+            try:
+                improved = await supervise(
+                    search_examples(plan, resources, hooks.own_reward, emit), resources, hooks
+                )
+            finally:
+                await resources.close()
+            calls = resources.record.calls_by_role()
+            write_examples(path / EXAMPLES_NAME, [item.after for item in improved], overwrite=True)
+            write_atomically(path / RESULT_NAME, examples_json(plan, improved, calls))
+        out = _write_out(config.out, path, improved)
+        return ExamplesResult(path, improved, out, calls, plan.simulated, finished_before=finished)
     except BaseException as error:
         _log_failure(error)
         raise
     finally:
         directory.close()
+
+
+def _refuse_to_overwrite(out: Path | None) -> None:
+    if out is not None and (out.exists() or out.is_symlink()):
+        raise InputError(f"--out {out}: there is such a file and nothing is written over; name another")
+
+
+def _write_out(out: Path | None, path: Path, improved: Sequence[ImprovedExample]) -> Path:
+    """The file that the user asked for, made from the finished run; it may be there from the same run."""
+    examples = [item.after for item in improved]
+    if out is None:
+        return path / EXAMPLES_NAME
+    if out.is_file() and read_examples(out).examples == tuple(examples):
+        return out
+    _refuse_to_overwrite(out)
+    write_examples(out, examples)
+    return out
 
 
 async def supervise(work: Awaitable[T], resources: Resources, hooks: Hooks) -> T:
@@ -125,22 +145,38 @@ async def supervise(work: Awaitable[T], resources: Resources, hooks: Hooks) -> T
     """
     task = asyncio.ensure_future(work)
     stopping = asyncio.ensure_future(hooks.stop.wait(_FOREVER_S))
+    abandoned = 0
     try:
         await asyncio.wait({task, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        abandoned = 0
-        if not task.done():
-            hurry = asyncio.ensure_future(hooks.hurry.wait())
-            await asyncio.wait({task, hurry}, timeout=hooks.grace_s, return_when=asyncio.FIRST_COMPLETED)
-            hurry.cancel()
-            abandoned = await resources.record.drain(0 if not task.done() else hooks.grace_s)
-            task.cancel()
+        if task.done() and (task.cancelled() or task.exception()):
+            hooks.stop.set(Stopped("the run has failed"))  # what it began in the background sends no more
+        if hooks.stop.is_set:
+            abandoned = await _wind_down(task, resources, hooks)
         return await _outcome(task, hooks.stop, abandoned)
     finally:
         stopping.cancel()
-        if not task.done():
-            task.cancel()
-        await resources.record.drain(0 if hooks.hurry.is_set() else hooks.grace_s)
+        if not task.done():  # whoever awaits the run was cancelled
+            hooks.stop.set(Interrupted("cancelled; the same call again resumes"))
+            await _wind_down(task, resources, hooks)
         await asyncio.gather(task, stopping, return_exceptions=True)
+
+
+async def _wind_down(task: asyncio.Future[T], resources: Resources, hooks: Hooks) -> int:
+    """Await the calls in the air, up to the grace or until `hurry`; returns how many were abandoned."""
+
+    async def all_calls() -> None:
+        await asyncio.wait({task})
+        await resources.record.drain(_FOREVER_S)
+
+    ending = asyncio.ensure_future(all_calls())
+    hurry = asyncio.ensure_future(hooks.hurry.wait())
+    try:
+        await asyncio.wait({ending, hurry}, timeout=hooks.grace_s, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        ending.cancel()
+        hurry.cancel()
+        task.cancel()
+    return await resources.record.drain(0)
 
 
 async def _outcome(task: asyncio.Future[T], stop: Stop, abandoned: int) -> T:
@@ -178,7 +214,7 @@ def examples_json(plan: Plan, improved: Sequence[ImprovedExample], calls: Mappin
 
 
 def _read_improved(path: Path) -> tuple[tuple[ImprovedExample, ...], dict[str, int]]:
-    data = json.loads((path / "result.json").read_text(encoding="utf-8"))
+    data = json.loads((path / RESULT_NAME).read_text(encoding="utf-8"))
     return tuple(
         ImprovedExample(
             Example(row["query"], row["before"]["response"], row["kind"]),

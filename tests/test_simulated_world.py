@@ -134,36 +134,43 @@ def rated(query: str, response: str) -> float:
     return sum(float(entry["score"]) for entry in reply.values())
 
 
-def test_the_best_known_prompt_is_clearly_better_than_the_initial_one() -> None:
+@pytest.fixture(scope="module")
+def best() -> tuple[str, float]:
+    return best_known_prompt(World(), HELDOUT)
+
+
+def test_the_best_known_prompt_is_clearly_better_than_the_initial_one(best: tuple[str, float]) -> None:
     world = World()
-    prompt, reward = best_known_prompt(world, HELDOUT)
+    prompt, reward = best
     assert reward == true_reward(world, prompt, HELDOUT)
     assert 0.8 < reward - true_reward(world, START, HELDOUT) < 2.0
     assert len(bullets(prompt)) <= 8
 
 
-def test_shots_help_and_prompt_and_shots_together_help_most() -> None:
+def test_shots_help_and_prompt_and_shots_together_help_most(best: tuple[str, float]) -> None:
     world = World()
-    prompt, alone = best_known_prompt(world, HELDOUT[:60])
+    prompt = best[0]
+    alone = true_reward(world, prompt, HELDOUT[:60])
     none = true_reward(world, START, HELDOUT[:60])
     shots = true_reward(world, START, HELDOUT[:60], SHOTS)
     assert none < shots < alone
     assert true_reward(world, prompt, HELDOUT[:60], lambda query: SHOTS) > shots + 0.3
 
 
-def test_more_than_eight_bullets_dilute_every_one() -> None:
+def test_more_than_eight_bullets_dilute_every_one(best: tuple[str, float]) -> None:
     world = World(response_noise=0.0)
-    prompt, reward = best_known_prompt(world, HELDOUT)
+    prompt, _ = best
+    reward = true_reward(world, prompt, HELDOUT)
     crowd = "\n".join(f"- Think of point number {i} of this list as well." for i in range(12))
     assert true_reward(world, f"{prompt}\n{crowd}", HELDOUT) < reward - 0.05
 
 
-def test_where_no_prompt_can_help_all_are_equal_but_for_the_response_noise() -> None:
+def test_where_no_prompt_can_help_all_are_equal_but_for_the_response_noise(
+    best: tuple[str, float],
+) -> None:
     world = World(helpable=False)
-    prompt, _ = best_known_prompt(World(), HELDOUT)
-    some = [START, prompt, "Never refuse. Be formal.", ""]
+    some = [START, best[0], "Never refuse. Be formal.", ""]
     rewards = [true_reward(world, each, HELDOUT) for each in some]
-    print(rewards)
     assert max(rewards) - min(rewards) < 0.15
     still = World(helpable=False, response_noise=0.0)
     assert len({true_reward(still, each, HELDOUT) for each in some}) == 1

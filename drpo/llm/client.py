@@ -11,10 +11,11 @@ import json
 import re
 import ssl
 import time
+from base64 import b64encode
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from drpo.errors import DrpoError, ParameterRefused, ProviderRefused
 from drpo.llm.base import Choice, Completion, Request, Usage
@@ -42,7 +43,7 @@ _HEADERS_LEFT_OUT = (
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Where an API begins (often ".../v1") and its key; None: no key is sent, not the environment's either."""
+    """Where an API begins (often ".../v1") and its key; None: none is sent, not the environment's either."""
 
     url: str
     api_key: str | None = field(default=None, repr=False)
@@ -52,6 +53,14 @@ class Endpoint:
         """The URL as it may be shown: without user name, password and query."""
         parts = urlsplit(self.url)
         return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+    @property
+    def authorization(self) -> str | None:
+        """The header's value: the key, else user name and password of the URL, else None."""
+        user, at, _ = urlsplit(self.url).netloc.rpartition("@")
+        if self.api_key:
+            return f"Bearer {self.api_key}"
+        return f"Basic {b64encode(unquote(user).encode()).decode()}" if at else None
 
 
 class Connections:
@@ -82,11 +91,13 @@ def _new_client(endpoint: Endpoint) -> openai.AsyncOpenAI:
 
     # How many requests are in the air is decided by `limits.Slots`, never by a queue inside the transport.
     limits = httpx2.Limits(max_connections=100_000, keepalive_expiry=_KEEPALIVE_S)
+    parts = urlsplit(endpoint.url)
     return openai.AsyncOpenAI(
-        base_url=endpoint.url,
+        # without user name and password: aiohttp refuses them next to an Authorization header
+        base_url=parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl(),
         api_key=endpoint.api_key or "none",  # None would take the environment's
         # The key once more, because OPENAI_CUSTOM_HEADERS would override the one above.
-        default_headers={"Authorization": f"Bearer {endpoint.api_key or 'none'}"},
+        default_headers={"Authorization": endpoint.authorization or "Bearer none"},
         max_retries=0,
         timeout=openai.Timeout(None, connect=_CONNECT_S),
         http_client=openai.DefaultAioHttpClient(limits=limits),
@@ -101,7 +112,7 @@ def _options(endpoint: Endpoint) -> Any:
     import openai
 
     headers: dict[str, str | openai.Omit] = dict.fromkeys(_HEADERS_LEFT_OUT, openai.Omit())
-    if not endpoint.api_key:
+    if not endpoint.authorization:
         headers["Authorization"] = openai.Omit()
     if not (urlsplit(endpoint.url).hostname or "").endswith("openai.com"):
         headers |= {"OpenAI-Organization": openai.Omit(), "OpenAI-Project": openai.Omit()}

@@ -138,7 +138,10 @@ class MonteCarlo:
         )
 
     def select(self, children: Sequence[AnyNode]) -> tuple[AnyNode, ...]:
-        return tuple(sorted(children, key=lambda node: -node.reward if node.reward is not None else 0.0))[:1]
+        def rank(node: AnyNode) -> float:
+            return float("inf") if node.reward is None else -node.reward
+
+        return tuple(sorted(children, key=rank)[:1])
 
     def best(self, beam: Sequence[AnyNode], nodes: Sequence[AnyNode]) -> AnyNode:
         return beam[0]

@@ -89,7 +89,7 @@ class MockServer:
         self.in_air = 0
         self.most_in_air = 0
         self.url = ""
-        self._handler = handler
+        self.handler = handler
         self._latency_s = dict(latency_s or {})
         self._port = port
         self._keep_log = keep_log
@@ -130,7 +130,7 @@ class MockServer:
             return delay_s, error(404, f"no such path: {seen.path}")
         if self.script:
             return delay_s, self.script.popleft()
-        return delay_s, self._handler(model, seen.body)
+        return delay_s, self.handler(model, seen.body)
 
 
 class _Connection(asyncio.Protocol):
