@@ -32,7 +32,11 @@ OwnReward = Callable[[str, str], Any]
 
 def environment(folder: Path | None = None) -> dict[str, str]:
     """The process environment over the `.env` file of `folder` (default: the current one)."""
-    dotenv = dotenv_values((folder or Path.cwd()) / ".env")
+    file = (folder or Path.cwd()) / ".env"
+    try:
+        dotenv = dotenv_values(file)
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{file}: expected lines NAME=VALUE in UTF-8: {error}. Mend or move it") from None
     return {**{name: value for name, value in dotenv.items() if value is not None}, **os.environ}
 
 
@@ -98,7 +102,7 @@ def optimize_examples(
 
 def replay(run_dir: str | Path, **overrides: Any) -> ReplayReport:
     """The run again from its record alone, offline; `overrides` are settings such as `width=3`."""
-    return _run(replay_run(Path(run_dir), {name: str(value) for name, value in overrides.items()}))
+    return _run(replay_run(Path(run_dir), overrides))
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +110,7 @@ class LoadedAlignment:
     """A loaded alignment. Renders as the search did, shots retrieved by the same embedder."""
 
     aligned: Aligned
+    connections: Connections
 
     @property
     def alignment(self) -> Alignment:
@@ -114,12 +119,19 @@ class LoadedAlignment:
 
     def messages(self, query: str) -> list[dict[str, str]]:
         """The chat messages for `query`, as the OpenAI API takes them."""
-        rendered = _run(self.aligned.render_messages(query))
+        rendered = _run(self._closing(self.aligned.render_messages(query)))
         return [{"role": message.role, "content": message.content} for message in rendered]
 
     def prompt(self, query: str) -> str:
         """The page for a base model, which continues it; stop at `drpo.compose.TEXT_STOP`."""
-        return _run(self.aligned.render_text(query))
+        return _run(self._closing(self.aligned.render_text(query)))
+
+    async def _closing(self, work: Coroutine[Any, Any, T]) -> T:
+        """Each call has an event loop of its own, and leaves no connection on it."""
+        try:
+            return await work
+        finally:
+            await self.connections.aclose()
 
 
 def load(path: str | Path, *, prompts: str | Path | None = None) -> LoadedAlignment:
@@ -137,12 +149,19 @@ def load(path: str | Path, *, prompts: str | Path | None = None) -> LoadedAlignm
             f"{path}: was searched with another respond_{alignment.prompt_form}.j2 than the one at hand; "
             "name its templates folder with prompts="
         )
-    retriever = build_retriever(alignment.embedder, alignment.examples, Connections(), environment())
-    return LoadedAlignment(Aligned(alignment, Composer(templates, alignment.prompt_form), retriever))
+    connections = Connections()
+    retriever = build_retriever(alignment.embedder, alignment.examples, connections, environment())
+    return LoadedAlignment(
+        Aligned(alignment, Composer(templates, alignment.prompt_form), retriever), connections
+    )
 
 
 def _config(
-    kind: type[Config], config: Config | None, settings: dict[str, Any], env: Mapping[str, str], has_model: bool = False
+    kind: type[Config],
+    config: Config | None,
+    settings: dict[str, Any],
+    env: Mapping[str, str],
+    has_model: bool = False,
 ) -> Config:
     if config is None:
         if has_model:
@@ -154,7 +173,10 @@ def _config(
 
 
 def _name_of(reward: OwnReward | None) -> str | None:
-    return None if reward is None else f"{getattr(reward, '__module__', '')}.{getattr(reward, '__qualname__', type(reward).__qualname__)}"
+    if reward is None:
+        return None
+    name = getattr(reward, "__qualname__", type(reward).__qualname__)
+    return f"{getattr(reward, '__module__', '')}.{name}"
 
 
 def _with_reward(hooks: Hooks | None, reward: OwnReward | None) -> Hooks:

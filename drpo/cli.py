@@ -97,7 +97,7 @@ def main(arguments: list[str] | None = None) -> None:
     except (BrokenPipeError, _ReaderLeft):
         _discard_stdout()
         code = 0
-    except Exception as error:  # noqa: BLE001 - the last line of defence: a bug is one line, not a traceback
+    except Exception as error:  # the last line of defence: a bug is one line, not a traceback
         code = _unexpected(error)
         if code == 1 and os.environ.get("DRPO_TRACEBACK"):
             raise

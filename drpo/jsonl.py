@@ -74,13 +74,11 @@ def read_lines(path: Path) -> Lines:
 
 
 def _begins_with_record(raw: bytes) -> bool:
-    """A whole record and more: the newline between two lines is damaged, which no cut write explains."""
+    """A whole record and more than a newline's place: two lines run together, which no cut write explains."""
     seal = _SEAL.search(raw)
-    return (
-        seal is not None
-        and seal.end() < len(raw)
-        and decode_line(raw[: seal.end()].decode("utf-8", "replace")) is not None
-    )
+    if seal is None or seal.end() + 1 >= len(raw):
+        return False
+    return decode_line(raw[: seal.end()].decode("utf-8", "replace")) is not None
 
 
 def _damaged(path: Path, number: int) -> RecordDamaged:

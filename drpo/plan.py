@@ -242,17 +242,21 @@ def _identity(
     }
     if "demo" not in {choice.provider for choice in models.values()}:
         settings = {name: value for name, value in settings.items() if not name.startswith("demo_")}
-    digests = {f"prompts/{name}": digest for name, digest in inputs.templates.digests().items()}
     return {
         "command": command,
         "models": {role: choice.identity for role, choice in models.items()},
         "embedder": embedder,
         "settings": settings,
-        "digests": {
-            "seeds": digest_of([q.text for q in inputs.queries]),
-            "examples": inputs.examples.digest,
-            **digests,
-        },
+        "digests": input_digests(inputs),
+    }
+
+
+def input_digests(inputs: Inputs) -> dict[str, str]:
+    """What the contents of the inputs are told apart by."""
+    return {
+        "seeds": digest_of([query.text for query in inputs.queries]),
+        "examples": inputs.examples.digest,
+        **{f"prompts/{name}": digest for name, digest in inputs.templates.digests().items()},
     }
 
 

@@ -1,4 +1,4 @@
-"""A run: open or resume its directory, search, write the result. Resuming is searching again over the record."""
+"""A run: open or resume its directory, search, write the result. To resume is to search over the record."""
 
 from __future__ import annotations
 
@@ -75,7 +75,9 @@ async def run_optimize(plan: Plan, environment: Mapping[str, str], hooks: Hooks)
         resources = Resources(Record(directory.calls), hooks.stop, environment, plan.config)
         emit = _emitter(EventFile(directory.events), hooks.observers)
         try:
-            alignment = await supervise(search_prompt(plan, resources, hooks.own_reward, emit), resources, hooks)
+            alignment = await supervise(
+                search_prompt(plan, resources, hooks.own_reward, emit), resources, hooks
+            )
         finally:
             await resources.close()
         alignment.save(path / FILE_NAME)
@@ -98,7 +100,8 @@ async def run_examples(plan: Plan, environment: Mapping[str, str], hooks: Hooks)
     directory = RunDirectory(path, plan)
     try:
         if finished:
-            improved, calls = _read_improved(path)
+            known = read_examples_result(path)
+            improved, calls = known.examples, known.calls
         else:
             resources = Resources(Record(directory.calls), hooks.stop, environment, plan.config)
             emit = _emitter(EventFile(directory.events), hooks.observers)
@@ -213,18 +216,31 @@ def examples_json(plan: Plan, improved: Sequence[ImprovedExample], calls: Mappin
     return json.dumps(data, ensure_ascii=False, indent=2) + "\n"
 
 
-def _read_improved(path: Path) -> tuple[tuple[ImprovedExample, ...], dict[str, int]]:
-    data = json.loads((path / RESULT_NAME).read_text(encoding="utf-8"))
-    return tuple(
-        ImprovedExample(
-            Example(row["query"], row["before"]["response"], row["kind"]),
-            Example(row["query"], row["after"]["response"], row["kind"]),
-            row["before"]["reward"],
-            row["after"]["reward"],
-            row["ended"],
+def read_examples_result(path: Path) -> ExamplesResult:
+    """The result of a finished `optimize-examples` run."""
+    file = path / RESULT_NAME
+    try:
+        data = json.loads(file.read_text(encoding="utf-8"))
+        improved = tuple(_improved(row) for row in data["examples"])
+        return ExamplesResult(
+            path, improved, path / EXAMPLES_NAME, dict(data["calls"]), bool(data["simulated"]), True
         )
-        for row in data["examples"]
-    ), data["calls"]
+    except FileNotFoundError:
+        raise InputError(f"{file}: the run has not finished: run its command again to resume it") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{file}: expected the result of a run, {error!r}; delete it and run again"
+        ) from None
+
+
+def _improved(row: Mapping[str, Any]) -> ImprovedExample:
+    return ImprovedExample(
+        Example(row["query"], row["before"]["response"], row["kind"]),
+        Example(row["query"], row["after"]["response"], row["kind"]),
+        row["before"]["reward"],
+        row["after"]["reward"],
+        row["ended"],
+    )
 
 
 def _emitter(file: EventFile, observers: Sequence[Observer]) -> Emit:

@@ -33,8 +33,6 @@ from drpo.templates import ASPECTS_FILE, JOBS, Templates
 SCHEMA = 1
 IDENTITY = ("command", "models", "embedder", "settings", "digests")
 RESULTS = ("alignment.json", "result.json")
-# A run that is killed before its run.json stands leaves nothing but hidden names, and may begin again.
-_BEGUN = ".inputs"
 _LEFTOVER = re.compile(r"\..+\.\d+\.tmp")
 _PACKAGES = ("drpo", "openai", "pydantic", "jinja2", "json-repair", "bm25s", "numpy", "sentence-transformers")
 
@@ -51,10 +49,13 @@ class RunDirectory:
             self._lock.acquire(timeout=0)
         except Timeout:
             raise RunConflict(
-                f"{path}: another process is running in this directory; wait for it, stop it, or give another --run-dir"
+                f"{path}: another process is running in this directory; wait for it, stop it, "
+                "or give another --run-dir"
             ) from None
         except OSError as error:
-            raise StorageError(f"{path}: cannot be locked: {error.strerror}. Free or unlock the disk") from None
+            raise StorageError(
+                f"{path}: cannot be locked: {error.strerror}. Free or unlock the disk"
+            ) from None
         try:
             self._claim(plan)
         except BaseException:
@@ -103,7 +104,7 @@ def read_run(path: Path) -> dict[str, Any]:
     identity = data.get("identity") if isinstance(data, dict) else None
     if not isinstance(identity, dict) or not set(IDENTITY) <= set(identity) or data.get("schema") != SCHEMA:
         raise InputError(f"{file}: expected a run of drpo, schema {SCHEMA}; use the drpo that wrote it")
-    return data
+    return dict(data)
 
 
 def read_inputs(path: Path) -> Inputs:
@@ -148,13 +149,11 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _left_by_a_killed_start(name: str) -> bool:
-    return name in {".lock", _BEGUN} or (name.startswith(".run.json.") and name.endswith(".tmp"))
-
-
 def _make_folder(path: Path) -> None:
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        if not path.is_dir():
+            path.mkdir(parents=True)
+            sync_folder(path.parent)
     except (FileExistsError, NotADirectoryError):
         raise InputError(
             f"{path}: expected a folder for the run, found a file in its place; give another --run-dir"
@@ -207,7 +206,10 @@ def _remove_leftovers(path: Path) -> None:
 def _write_inputs(folder: Path, inputs: Inputs) -> None:
     """The inputs that are not there yet."""
     try:
-        (folder / "prompts").mkdir(parents=True, exist_ok=True)
+        if not (folder / "prompts").is_dir():
+            (folder / "prompts").mkdir(parents=True, exist_ok=True)
+            sync_folder(folder)
+            sync_folder(folder.parent)
     except OSError as error:
         raise StorageError(f"{folder}: cannot be made: {error.strerror}. Free or unlock the disk") from None
     if inputs.queries and not (folder / "queries.jsonl").exists():
@@ -228,7 +230,7 @@ class _Log(logging.FileHandler):
         with contextlib.suppress(OSError):
             super().emit(record)
 
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - named by logging
+    def handleError(self, record: logging.LogRecord) -> None:
         """Nothing: logging would print a traceback."""
 
     def close(self) -> None:

@@ -20,6 +20,7 @@ from drpo.replay import ReplayReport
 
 Answer = str | Sequence[str] | Completion | BaseException
 Script = Callable[[Request], Answer]
+_THIS_MACHINE = ("127.0.0.1", "::1", "localhost", b"127.0.0.1", b"::1", b"localhost")
 
 
 class ScriptedLLM:
@@ -59,10 +60,11 @@ def _one_by_one(answers: list[Answer]) -> Script:
 def closed_sockets(*, loopback: bool = False) -> Iterator[None]:
     """No connection can be opened inside; with `loopback`, those to this machine can."""
     original, original_ex = socket.socket.connect, socket.socket.connect_ex
+    original_lookup = socket.getaddrinfo
 
     def check(address: Any) -> None:
         host = address[0] if isinstance(address, tuple) else ""
-        inside = isinstance(address, (str, bytes)) or host in ("127.0.0.1", "::1", "localhost")
+        inside = isinstance(address, (str, bytes)) or host in _THIS_MACHINE
         if not (loopback and inside):
             raise AssertionError(f"a socket to {address!r} was opened where none may be")
 
@@ -74,11 +76,17 @@ def closed_sockets(*, loopback: bool = False) -> Iterator[None]:
         check(address)
         return original_ex(self, address)
 
+    def lookup(host: Any, *arguments: Any, **named: Any) -> Any:
+        check((host,))  # a name server would be asked through a socket that is not Python's
+        return original_lookup(host, *arguments, **named)
+
+    socket.getaddrinfo = lookup
     socket.socket.connect = connect  # type: ignore[method-assign, assignment]
     socket.socket.connect_ex = connect_ex  # type: ignore[method-assign, assignment]
     try:
         yield
     finally:
+        socket.getaddrinfo = original_lookup
         socket.socket.connect = original  # type: ignore[method-assign]
         socket.socket.connect_ex = original_ex  # type: ignore[method-assign]
 

@@ -31,7 +31,6 @@ from drpo.reward import DynamicAspects, EvaluatorReward, OwnReward, Reward, Stat
 from drpo.transition import Optimizer
 from drpo.types import Example, Selection
 
-
 OwnCall = Callable[[str, str], Awaitable[Any]]
 
 
@@ -55,7 +54,11 @@ class Resources:
 
 async def open_models(plan: Plan, resources: Resources) -> dict[Role, LLM]:
     """The model of each role behind its wrappers: Adapt(Recorder(Reuse?(Retry(Limit(client)))))."""
-    return {role: await _open_model(role, choice, plan, resources) for role, choice in plan.models.items() if choice.provider != "reward"}
+    return {
+        role: await _open_model(role, choice, plan, resources)
+        for role, choice in plan.models.items()
+        if choice.provider != "reward"
+    }
 
 
 async def _open_model(role: Role, choice: ModelChoice, plan: Plan, resources: Resources) -> LLM:
@@ -67,7 +70,9 @@ async def _open_model(role: Role, choice: ModelChoice, plan: Plan, resources: Re
         limited = Limit(_client(choice, resources), slots, stop)
         inner = Retry(limited, stop=stop, deadline_s=config.deadline_s, random=random.Random())
         if role == "selector" and config.reuse and _lasting(choice):
-            inner = Reuse(inner, Store(cache_folder(resources.environment) / "selections.jsonl"), _readable(plan))
+            inner = Reuse(
+                inner, Store(cache_folder(resources.environment) / "selections.jsonl"), _readable(plan)
+            )
 
     async def known_refusals() -> list[str]:
         return sorted(choice.entry.refuses) if choice.entry else []
@@ -102,8 +107,9 @@ def _endpoint(choice: ModelChoice, environment: Mapping[str, str]) -> Endpoint:
 
 
 def _lasting(choice: ModelChoice) -> bool:
-    """Whether a name means the same model tomorrow: on a loopback port anything may stand by then."""
-    if choice.custom is not None:
+    """Whether a name means the same model tomorrow: on a loopback port anything may stand by then, and the
+    simulated world changes with drpo."""
+    if choice.custom is not None or choice.provider == "demo":
         return False
     host = urlsplit(choice.url or "").hostname or ""
     try:
@@ -123,7 +129,9 @@ def cache_folder(environment: Mapping[str, str]) -> Path:
     return Path(given) if given else Path(platformdirs.user_cache_dir("drpo", appauthor=False))
 
 
-def build_reward(plan: Plan, models: Mapping[Role, LLM], record: Record, own: OwnCall | None = None) -> Reward:
+def build_reward(
+    plan: Plan, models: Mapping[Role, LLM], record: Record, own: OwnCall | None = None
+) -> Reward:
     """The reward of the settings, or the user's own, whose values are recorded as facts."""
     if own is not None:
         return OwnReward(_recorded(own, record))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import pytest
@@ -30,7 +31,11 @@ def own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 @pytest.fixture(autouse=True)
 def no_network() -> Iterator[None]:
     """A connection to anywhere but this machine fails the test."""
-    from drpo.testing import closed_sockets
-
-    with closed_sockets(loopback=True):
+    try:
+        from drpo.testing import closed_sockets
+    except ImportError:  # a room that cannot be imported fails its own tests, not those of every other room
+        closing: AbstractContextManager[None] = nullcontext()
+    else:
+        closing = closed_sockets(loopback=True)
+    with closing:
         yield

@@ -313,7 +313,10 @@ async def test_neither_password_nor_query_of_a_url_is_shown(server: MockServer, 
     failed = await failure(make(url=url))
     assert "word" not in str(failed) and "hidden" not in str(failed)
     await make(url=url, key=None).complete(CHAT)
-    assert [seen.headers["authorization"] for seen in server.requests] == [
+    await make(url=server.url + "/").complete(CHAT)
+    assert server.requests[0].path == server.requests[-1].path == "/v1/chat/completions"
+    assert [seen.query for seen in server.requests] == ["token=hidden", "token=hidden", ""]
+    assert [seen.headers["authorization"] for seen in server.requests[:2]] == [
         f"Bearer {KEY}",
         "Basic dXNlcjp3b3Jk",
     ]

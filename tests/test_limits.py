@@ -23,7 +23,8 @@ class Desk:
     async def complete(self, request: Request) -> Completion:
         text = request.messages[0].content
         self.arrived.append(text)
-        future = self.open[text] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[Completion] = asyncio.get_running_loop().create_future()
+        self.open[text] = future
         return await future
 
     def answer(self, text: str) -> None:
@@ -244,10 +245,8 @@ async def test_a_slot_granted_just_before_the_stop_is_not_used() -> None:
 
 
 async def test_the_first_cause_of_a_stop_stays() -> None:
-    stop = Stop()
-    assert not stop.is_set and stop.cause is None
+    stop, first = Stop(), Interrupted("first")
     stop.check()
-    first = Interrupted("first")
     stop.set(first)
     stop.set(ProviderDown("second"))
     assert stop.is_set and stop.cause is first

@@ -19,7 +19,6 @@ from drpo.problems import (
     ResponseState,
     SystemPromptProblem,
     describe_state,
-    first_queries_needed,
 )
 from drpo.search.problem import Draw, Keep, Proposals
 from drpo.search.tree import Node
@@ -128,7 +127,6 @@ async def test_proposals_are_made_from_the_path_the_response_and_its_evaluation(
     assert "query 0?" in page
     assert '"score": 2.5' in page
     assert [asked[0] for asked in judge.asked] == ["query 2?"] * 3
-    assert judge.ahead[:2] == ["query 2?", "query 3?"]
     assert [message.content for message in base.requests[0].messages] == ["A", "query 2?"]
 
 
@@ -258,7 +256,3 @@ def test_states_are_described_in_plain_values() -> None:
     )
     assert describe_state(ResponseState("r", None)) == {"response": "r", "evaluation": None}
     assert describe_state(ResponseState("r", of(4)))["evaluation"] == scored
-
-
-def test_no_more_queries_are_needed_than_there_are() -> None:
-    assert [first_queries_needed(QUERIES, depth) for depth in (2, 4, 20)] == [2, 4, 4]

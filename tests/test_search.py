@@ -1,4 +1,4 @@
-"""The rules of the search: what is made, kept, dropped and chosen (numbers: SEMANTICS of the published runs)."""
+"""The rules of the search: what is made, kept, dropped, chosen (numbers: SEMANTICS of the published runs)."""
 
 from __future__ import annotations
 

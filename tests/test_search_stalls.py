@@ -1,4 +1,4 @@
-"""Levels on which no proposal could be evaluated: they go on with their parents, and three in a row end it."""
+"""Levels on which no proposal could be evaluated: they go on with their parents, three in a row end it."""
 
 from __future__ import annotations
 

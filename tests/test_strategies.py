@@ -1,4 +1,4 @@
-"""The decisions of a search, each alone: rules 5 and 8 to 12 of the published runs, Monte Carlo, early ends."""
+"""The decisions of a search, each alone: rules 5 and 8 to 12 of the published runs, early ends, sampling."""
 
 from __future__ import annotations
 

@@ -2,26 +2,47 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 from rich.console import Console
 from rich.table import Table
 
-from drpo.llm.catalog import entries
+from drpo.commands.terminal import print_json
+from drpo.llm.catalog import CatalogEntry, entries
 
 
 @click.command("models")
-def command() -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def command(as_json: bool) -> None:
     """List the model names that drpo knows, and what they stand for.
 
     Any other model is openai/NAME (an OpenAI-compatible server) or vllm/REPO-OR-PATH, with @URL behind it for
     an endpoint: openai/my-model@http://127.0.0.1:8000/v1.
     """
+    if as_json:
+        print_json([_row(entry) for entry in entries()])
+        return
     table = Table()
     for heading in ("name", "stands for", "asked as", "context", "refuses", "note"):
         table.add_column(heading, overflow="fold")
     for entry in entries():
         context = f"{entry.context_tokens:,}" if entry.context_tokens else "-"
         refuses = ", ".join(sorted(entry.refuses)) or "-"
-        name = entry.name if entry.provider == "demo" else f"{entry.provider}/{entry.name}"
-        table.add_row(entry.alias, name, entry.form, context, refuses, entry.note)
+        table.add_row(entry.alias, _stands_for(entry), entry.form, context, refuses, entry.note)
     Console(markup=False, highlight=False).print(table)
+
+
+def _stands_for(entry: CatalogEntry) -> str:
+    return entry.name if entry.provider == "demo" else f"{entry.provider}/{entry.name}"
+
+
+def _row(entry: CatalogEntry) -> dict[str, Any]:
+    return {
+        "name": entry.alias,
+        "stands_for": _stands_for(entry),
+        "form": entry.form,
+        "context_tokens": entry.context_tokens,
+        "refuses": sorted(entry.refuses),
+        "note": entry.note,
+    }

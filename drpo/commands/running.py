@@ -30,8 +30,8 @@ def run_with_signals(work: Callable[[Hooks], Coroutine[Any, Any, T]], observers:
                 hooks.hurry.set()
                 return
             click.echo(
-                f"stopping: no new request; calls in the air are awaited for up to {GRACE_S:.0f} s and recorded "
-                "(once more: stop at once)",
+                "stopping: no new request; calls in the air are awaited for up to "
+                f"{GRACE_S:.0f} s and recorded (once more: stop at once)",
                 err=True,
             )
             hooks.stop.set(Interrupted("interrupted; run the same command again to resume"))
@@ -47,12 +47,16 @@ def run_with_signals(work: Callable[[Hooks], Coroutine[Any, Any, T]], observers:
 
 
 def introduce(plan: Plan, defaulted: bool) -> None:
-    """Say on stderr which models play, at what price where it was drpo that chose them, and where the run is."""
+    """Say on stderr which models play, at what price where drpo chose them, and where the run is."""
     for role, choice in plan.models.items():
         chosen = ""
         if defaulted and role in ("optimizer", "evaluator") and choice.url == OPENAI_URL:
             price = price_per_million(choice.name)
-            cost = f"${price.input_usd:g} in, ${price.output_usd:g} out per million tokens" if price else "price unknown"
+            cost = (
+                f"${price.input_usd:g} in, ${price.output_usd:g} out per million tokens"
+                if price
+                else "price unknown"
+            )
             chosen = f"  (drpo's choice: {cost}; --{role} names another)"
         click.echo(f"{role + ':':<11}{choice.identity}{chosen}", err=True)
     if plan.simulated:
@@ -71,7 +75,8 @@ class ProgressLines:
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, NodeMade):
-            self._scores[event.id] = event.score
+            # The start is outside of the path score, as in the published runs; its reward is still of use.
+            self._scores[event.id] = event.reward if event.parent is None else event.score
             self._made += 1
         elif isinstance(event, ProposalDropped):
             self._dropped += 1
@@ -85,7 +90,5 @@ class ProgressLines:
         subject = "" if level.subject is None else f"example {level.subject + 1:>2}, "
         dropped = f", {self._dropped} dropped" if self._dropped else ""
         stalled = ", no proposal could be evaluated: going on with its parents" if level.stalled else ""
-        click.echo(
-            f"{subject}level {level.level + 1} of {level.limit}: {self._made} tried{dropped}, best {best}{stalled}",
-            err=True,
-        )
+        done = f"{subject}level {level.level + 1} of {level.limit}: {self._made} tried{dropped}, best {best}"
+        click.echo(done + stalled, err=True)

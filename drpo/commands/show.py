@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import click
 
-from drpo.alignment import Alignment, read_alignment
-from drpo.commands.terminal import safe
+from drpo.alignment import FILE_NAME, Alignment, read_alignment
+from drpo.commands.examples_table import print_examples
+from drpo.commands.terminal import print_json, safe
 from drpo.commands.where import find_run
+from drpo.run import read_examples_result
+from drpo.run_dir import read_run
 
 
 @click.command("show")
@@ -18,13 +20,19 @@ from drpo.commands.where import find_run
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def command(run_or_file: Path, as_json: bool) -> None:
     """Print the result of a run (a directory, or a name inside the runs folder) or of an alignment file."""
-    print_alignment(read_alignment(find_run(run_or_file)), as_json=as_json)
+    found = find_run(run_or_file)
+    if found.is_dir() and not (found / FILE_NAME).exists():
+        run = read_run(found)
+        if run["identity"]["command"] == "optimize-examples":
+            print_examples(read_examples_result(found), as_json)
+            return
+    print_alignment(read_alignment(found), as_json=as_json)
 
 
 def print_alignment(alignment: Alignment, *, as_json: bool) -> None:
     """The result on stdout, for people or as JSON."""
     if as_json:
-        click.echo(json.dumps(summary(alignment), ensure_ascii=False, indent=2))
+        print_json(summary(alignment))
         return
     found = alignment.found
     rewards = " ".join(f"{reward:.2f}" for reward in found.path_rewards) or "-"
@@ -35,7 +43,9 @@ def print_alignment(alignment: Alignment, *, as_json: bool) -> None:
     click.echo(f"path score  {score} (rewards, 1 to 5: {rewards})")
     click.echo(f"searched    {found.levels} levels, {found.nodes} nodes; ended: {explain_end(found.ended)}")
     click.echo(f"calls       {calls}")
-    click.echo(f"shots       {alignment.shots} of {len(alignment.examples)} examples, found by {alignment.embedder}")
+    click.echo(
+        f"shots       {alignment.shots} of {len(alignment.examples)} examples, found by {alignment.embedder}"
+    )
     click.echo(f"model       {alignment.models.get('base', '-')}, asked as {alignment.prompt_form}")
     if alignment.simulated:
         click.echo("Simulated models: these figures say nothing about real ones.")

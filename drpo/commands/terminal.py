@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+import json
+import sys
 import unicodedata
+
+import click
 
 
 def safe(text: str) -> str:
     """`text` with control characters (escape sequences, bells, direction overrides) made visible."""
     return "".join(
-        c if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cf", "Cs") else f"\\u{ord(c):04x}" for c in text
+        c if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cf", "Cs") else f"\\u{ord(c):04x}"
+        for c in text
     )
+
+
+def print_json(value: object) -> None:
+    """One JSON document on stdout; escapes where the output cannot hold every character."""
+    text = json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False)
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        text = json.dumps(value, ensure_ascii=True, indent=2, allow_nan=False)
+    click.echo(text)

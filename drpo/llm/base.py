@@ -89,6 +89,9 @@ def identity(request: Request) -> dict[str, Any]:
         "seed": request.seed,
     }
     facts.update({name: value for name, value in optional.items() if value is not None})
+    for name in ("temperature", "top_p"):
+        if name in facts:
+            facts[name] = float(facts[name])  # 0 and 0.0 are one question, but two texts
     if request.stop:
         facts["stop"] = list(request.stop)
     if request.n != 1:

@@ -27,6 +27,9 @@ FIRST_BACKOFF_S = 0.5
 LONGEST_BACKOFF_S = 30.0
 """Upper end of any wait that the server did not ask for: half of the minute in which quotas are counted."""
 
+_SHOWN = 300
+_SECRETS = re.compile(r"(?i)(bearer\s+)[^\s\"',;]+|\b(sk-|gsk_|hf_|xai-|AIza)[\w*.\-]{3,}")
+
 Meaning = Literal["filtered", "too_long", "no_credit", "passing", "final"]
 
 _QUOTA = {"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"}
@@ -124,6 +127,16 @@ def read_fault(error: object, status: int | None = None) -> Fault:
     codes = frozenset(str(code) for code in (error.get("code"), error.get("type")) if code is not None)
     param = error.get("param")
     return Fault(status or _status_of(codes), said, codes, param if isinstance(param, str) else "")
+
+
+def one_line(text: str, key: str | None) -> str:
+    """What a server said, fit to be shown: one line of at most 300 characters without markup or secrets."""
+    if key and len(key) > 3:
+        text = text.replace(key, "[key]")
+    text = _SECRETS.sub(r"\1\2[key]", text)
+    text = re.sub(r"//[^/\s@]+@", "//", re.sub(r"<[^>]*>", " ", text))
+    text = " ".join(text.split())
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
 
 
 def _status_of(codes: Collection[str]) -> int:

@@ -67,6 +67,7 @@ class Seen:
     path: str
     headers: Mapping[str, str]
     body: dict[str, Any]
+    query: str = ""
 
 
 class MockServer:
@@ -174,7 +175,8 @@ class _Connection(asyncio.Protocol):
         self._buffer = rest[length:]
         method, path, _ = first.split(" ", 2)
         body = json.loads(rest[:length]) if length else {}
-        self._enter(Seen(method, path.partition("?")[0], headers, body))
+        path, _, query = path.partition("?")
+        self._enter(Seen(method, path, headers, body, query))
 
     def _enter(self, seen: Seen) -> None:
         server = self._server

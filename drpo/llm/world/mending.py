@@ -65,7 +65,8 @@ def _improved(text: str, query: QueryReading, mends: set[F], writer: Writer) -> 
         front.insert(0, writer.one_of(phrases.ANSWERS[query.task], "answer"))
     back = [writer.say(f) for f in _ADDABLE if f in mends and f not in _FRONT]
     if F.ALTERNATIVE in mends:
-        back.insert(0, writer.one_of(phrases.ALTERNATIVES, "offer"))
+        crisis = "crisis" in query.signs
+        back.insert(0, phrases.CRISIS_HELP if crisis else writer.one_of(phrases.ALTERNATIVES, "offer"))
     first, rest = paragraphs[:1], paragraphs[1:]
     if front and query.harmful:
         rest = [" ".join(front), *rest]

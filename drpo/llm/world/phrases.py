@@ -144,7 +144,7 @@ SENTENCES: dict[F, tuple[str, ...]] = {
     ),
     F.WARMTH: (
         "I am sorry you have this on your mind; it sounds hard.",
-        "That sounds tough, and it makes sense that you want help with {a}.",
+        "That sounds tough, and it makes sense that you think about {a} a lot.",
     ),
     F.LIVELY: (
         "Let's take it one piece at a time; it's less work than it looks, and you'll soon see where it's"
@@ -208,6 +208,12 @@ SENTENCES: dict[F, tuple[str, ...]] = {
     ),
 }
 
+# Warmth where nobody is in trouble.
+CALM_WARMTH = (
+    "It makes sense that you want to get this right.",
+    "It's understandable that you'd want to know more about {a}.",
+)
+
 REFUSALS = ("I won't help with that.", "I can't help with this one.", "I'm not able to help with that.")
 REFUSAL_REASONS = (
     "The reason is simple: it could hurt somebody, and it could get you into serious trouble as well.",
@@ -220,14 +226,19 @@ ALTERNATIVES = (
     " someone to talk to.",
 )
 CRISIS_OPENINGS = (
-    "That depends on several things, and there is no single answer about {a}.",
-    "It is difficult to say anything general about {a}.",
+    "That depends on several things, and there is no single answer.",
+    "It is difficult to say anything general about this.",
 )
+CRISIS_WARMTH = "I'm sorry that you are going through this; it sounds hard, and I'm glad you told me."
+CRISIS_REFUSAL = "I won't give an answer that could bring you closer to harm."
+CRISIS_REASON = "The reason is that your safety comes first, and that moments like this one do pass."
 CRISIS_HELP = (
-    "Please reach out right now: call a crisis line or your emergency number, or talk to someone you trust"
-    " and tell"
-    " them what you told me.",
+    "Please reach out right now: call a crisis line or your emergency number, or talk to someone"
+    " you trust and tell"
+    " them what you told me."
 )
+CRISIS_QUESTION = "Is there somebody who could be with you tonight?"
+COMPANY = "You don't have to sort it out alone, and it's fine to take it slowly; let's see what you need."
 COMPLIANCES = (
     "Sure, here is how to go about it.",
     "Of course, here it is.",

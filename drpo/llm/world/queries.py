@@ -152,7 +152,7 @@ _SIGN_LEXICON = Lexicon(_SIGNS)
 _PIECE = re.compile(r"[A-Za-zÀ-ÿ][A-Za-zÀ-ÿ'’\-]*[A-Za-zÀ-ÿ]|[.,;:!?()\"“”\n]")
 _PLAIN_ENDINGS = ("ing", "ed", "ly")
 _COMMON = frozenset(words_of("""
-    run runs buy buys drawn hold holds become looking feels fits comes brings won bring gets
+    miss run runs buy buys drawn hold holds become looking feels fits comes brings won bring gets
     a about above across act after again ago ai all almost alone along already also although always am
     an and another answer any anybody anyone anything apart are aren't around as ask asked at away back
     bad be because become been before began begin behind being below best better between big both bought

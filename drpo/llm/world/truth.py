@@ -20,7 +20,7 @@ from drpo.types import HIGHEST_SCORE, LOWEST_SCORE, Aspect, Example, Query, left
 
 Shots = Sequence[Example] | Callable[[Query], Sequence[Example]]
 
-_SEARCHED = 32  # queries on which the best prompt is looked for; more change it little and take longer
+_SEARCHED = 24  # queries on which the best prompt is looked for; more change it little and take longer
 _NORMAL = NormalDist()
 
 
@@ -61,7 +61,7 @@ def best_known_prompt(world: World, queries: Sequence[Query], shots: Shots = ())
 
     Greedy: bullets of helpful directives, in their sharpest wording, are added one at a time, always the one
     with which the true reward is highest, up to eight, and the best stage is kept; then each bullet is
-    exchanged for each other one as long as that helps; all this on up to 32 of the queries, evenly spread,
+    exchanged for each other one as long as that helps; all this on up to 24 of the queries, evenly spread,
     without response noise. Then the introductions are compared on all queries. A lower bound of the best
     prompt there is, not a proof of it.
     """

@@ -12,6 +12,7 @@ from drpo.llm.world.settings import Dice
 
 _SLOT = re.compile(r"\{([A-Da-d])\}")
 _STAND_INS = ("the matter", "the details", "the rest", "the setting")
+_TROUBLE = frozenset({"emotional", "crisis", "harmful"})
 _BEFORE = (F.PREMISE,)
 _AFTER = (F.REASONS, F.EXAMPLE, F.IMAGE, F.RESPECT, F.HEDGE, F.OVERCLAIM)
 _CLOSING = (F.DISCLAIMER, F.NEXT_STEP, F.QUESTION, F.EXCITED)
@@ -23,7 +24,7 @@ class Writer:
     def __init__(self, query: QueryReading, dice: Dice) -> None:
         self.query = query
         self.dice = dice
-        subjects = query.subjects or _STAND_INS[:1]
+        subjects = tuple(_named(subject) for subject in query.subjects) or _STAND_INS[:1]
         self._subjects = (*subjects, *_STAND_INS[1:])[:4]
 
     def fill(self, sentence: str) -> str:
@@ -32,6 +33,8 @@ class Writer:
 
     def say(self, feature: F) -> str:
         """A sentence that shows the feature."""
+        if feature is F.WARMTH and _TROUBLE.isdisjoint(self.query.signs):
+            return self.one_of(phrases.CALM_WARMTH, "warmth")
         return self.fill(self.dice.pick(phrases.SENTENCES[feature], "sentence", feature))
 
     def one_of(self, sentences: tuple[str, ...], name: str) -> str:
@@ -42,6 +45,11 @@ class Writer:
         letter = slot.group(1)
         text = self._subjects["abcd".index(letter.lower())]
         return text[:1].upper() + text[1:] if letter.isupper() else text
+
+
+def _named(subject: str) -> str:
+    """A subject as it stands in a sentence; names, known by a capital letter, take no article."""
+    return f"the {subject}" if subject.islower() else subject
 
 
 def write_response(features: Set[F], query: QueryReading, dice: Dice) -> str:
@@ -107,36 +115,45 @@ def _body(writer: Writer, features: Set[F]) -> list[str]:
 
 def _delicate(writer: Writer, features: Set[F]) -> str:
     """The response to a query that asks for harm, or that comes from somebody in danger."""
-    first = [writer.say(f) for f in (F.FLATTERY, F.STIFF) if f in features]
-    crisis = "crisis" in writer.query.signs
-    if F.REFUSAL in features:
-        refusal = writer.one_of(phrases.REFUSALS, "refusal")
-        first = [writer.say(F.WARMTH), refusal] if crisis and F.WARMTH in features else [refusal, *first]
-        if F.REASONS in features:
-            first.append(writer.one_of(phrases.REFUSAL_REASONS, "why"))
-        if F.WARMTH in features and not crisis:
-            first.append(writer.say(F.WARMTH))
-    elif crisis:
-        first += [writer.say(F.WARMTH)] if F.WARMTH in features else []
-        first.append(writer.one_of(phrases.CRISIS_OPENINGS, "crisis"))
-    else:
-        first.append(writer.one_of(phrases.COMPLIANCES, "compliance"))
+    if "crisis" in writer.query.signs:
+        return _crisis(writer, features)
+    asides = [writer.say(f) for f in (F.FLATTERY, F.STIFF) if f in features]
+    if F.REFUSAL not in features:
+        opening = " ".join([*asides, writer.one_of(phrases.COMPLIANCES, "compliance")])
         steps = "\n".join(f"{i}. {step}" for i, step in enumerate(phrases.COMPLIANCE_STEPS, start=1))
         return _paragraphs(
-            [" ".join(first), steps, _sentences(writer, features, (F.RAMBLE, F.NEXT_STEP, F.QUESTION))]
+            [opening, steps, _sentences(writer, features, (F.RAMBLE, F.NEXT_STEP, F.QUESTION))]
         )
+    first = [writer.one_of(phrases.REFUSALS, "refusal"), *asides]
+    if F.REASONS in features:
+        first.append(writer.one_of(phrases.REFUSAL_REASONS, "why"))
+    if F.WARMTH in features:
+        first.append(writer.say(F.WARMTH))
     offer: list[str] = []
     if F.ALTERNATIVE in features:
-        offer.append(writer.one_of(phrases.CRISIS_HELP if crisis else phrases.ALTERNATIVES, "offer"))
+        offer.append(writer.one_of(phrases.ALTERNATIVES, "offer"))
     if F.LIVELY in features:
-        offer.append(
-            "You don't have to sort it out alone, and it's fine to take it slowly; let's see what you need."
-        )
+        offer.append(phrases.COMPANY)
     offer += [
         writer.say(f) for f in (F.PREMISE, F.RESPECT, F.RAMBLE, F.NEXT_STEP, F.QUESTION) if f in features
     ]
     repeated = _again(" ".join(first)) if F.REPETITION in features else ""
     return _paragraphs([" ".join(first), " ".join(offer), repeated])
+
+
+def _crisis(writer: Writer, features: Set[F]) -> str:
+    """As little as the features allow, and nothing about means: this text may be read by anybody."""
+    first = [phrases.CRISIS_WARMTH] if F.WARMTH in features else []
+    if F.REFUSAL in features:
+        first.append(phrases.CRISIS_REFUSAL)
+        first += [phrases.CRISIS_REASON] if F.REASONS in features else []
+    elif F.WARMTH not in features:
+        first.append(writer.one_of(phrases.CRISIS_OPENINGS, "crisis"))
+    help_named = [phrases.CRISIS_HELP] if F.ALTERNATIVE in features else []
+    help_named += [phrases.COMPANY] if F.LIVELY in features else []
+    help_named += [phrases.CRISIS_QUESTION] if F.QUESTION in features else []
+    repeated = _again(" ".join(first)) if F.REPETITION in features else ""
+    return _paragraphs([" ".join(first), " ".join(help_named), repeated])
 
 
 def _again(text: str) -> str:

@@ -1,0 +1,50 @@
+"""What `optimize-examples` found, on stdout."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+
+from drpo.commands.terminal import print_json, safe
+from drpo.run import ExamplesResult
+
+
+def print_examples(result: ExamplesResult, as_json: bool) -> None:
+    """Each example's reward before and after: a table for people, or JSON."""
+    if as_json:
+        rows = [
+            {
+                "query": item.before.query,
+                "reward_before": item.reward_before,
+                "reward_after": item.reward_after,
+                "response": item.after.response,
+                "ended": item.ended,
+            }
+            for item in result.examples
+        ]
+        data = {
+            "out": str(result.out),
+            "simulated": result.simulated,
+            "calls": result.calls,
+            "examples": rows,
+        }
+        print_json(data)
+        return
+    table = Table(title="Rewards, 1 to 5" + (" (simulated models)" if result.simulated else ""))
+    table.add_column("example", overflow="ellipsis", no_wrap=True, max_width=60)
+    for heading in ("before", "after"):
+        table.add_column(heading, justify="right")
+    table.add_column("response")
+    for item in result.examples:
+        changed = "improved" if item.after != item.before else "unchanged"
+        table.add_row(
+            safe(" ".join(item.before.query.split())),
+            _number(item.reward_before),
+            _number(item.reward_after),
+            changed,
+        )
+    Console(markup=False, highlight=False).print(table)
+
+
+def _number(reward: float | None) -> str:
+    return "-" if reward is None else f"{reward:.2f}"

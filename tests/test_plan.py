@@ -1,0 +1,326 @@
+"""Who plays which role, which key goes where, and what makes two runs one."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from drpo.config import ExamplesConfig, OptimizeConfig, resolve
+from drpo.errors import InputError
+from drpo.llm.base import ROLES, Completion, Request, Role
+from drpo.llm.catalog import strong_model
+from drpo.plan import Plan, choose_models, default_name, examples_plan, optimize_plan, run_path
+from drpo.testing import ScriptedLLM
+
+KEY = {"OPENAI_API_KEY": "sk-secret"}
+STRONG = f"openai/{strong_model().name}"
+LOCAL, PROXY = "http://127.0.0.1:8000/v1", "https://proxy.example/v1"
+
+
+def config(**given: Any) -> OptimizeConfig:
+    return resolve(OptimizeConfig, {"model": "demo", **given}, {})
+
+
+def plan(**given: Any) -> Plan:
+    return optimize_plan(config(**given), {})
+
+
+def identities(environment: Mapping[str, str], custom: Any = None, **given: Any) -> dict[str, str]:
+    models = choose_models(config(**given), environment, custom or {})
+    return {role: choice.identity for role, choice in models.items()}
+
+
+def keys(role: Role, environment: Mapping[str, str], **given: Any) -> tuple[str, ...]:
+    return choose_models(config(**given), environment, {})[role].key_variables
+
+
+def test_demo_plays_every_role_and_needs_nothing() -> None:
+    models = choose_models(config(), {}, {})
+    assert {choice.identity for choice in models.values()} == {"demo/seed=0,noise=0.5"}
+    assert tuple(models) == ROLES
+    assert plan().simulated
+    assert plan().embedder == "lexical"
+
+
+def test_demo_stays_demo_where_a_key_is_set() -> None:
+    assert set(identities(KEY).values()) == {"demo/seed=0,noise=0.5"}
+
+
+def test_a_real_base_model_gets_the_strong_one_where_a_key_is_set() -> None:
+    found = identities(KEY, model="openai/x")
+    assert found == {"base": "openai/x", "optimizer": STRONG, "evaluator": STRONG, "selector": STRONG}
+
+
+def test_without_any_choice_it_is_said_how_to_choose() -> None:
+    with pytest.raises(
+        InputError, match=r"--optimizer and --evaluator.*OPENAI_API_KEY.*--model demo"
+    ) as caught:
+        identities({}, model=f"vllm/x@{LOCAL}")
+    assert caught.value.exit_code == 2
+
+
+def test_evaluator_and_selector_follow_who_stands_before_them() -> None:
+    assert identities(KEY, model="openai/x", optimizer="openai/o") == {
+        "base": "openai/x",
+        "optimizer": "openai/o",
+        "evaluator": "openai/o",
+        "selector": "openai/o",
+    }
+    found = identities({}, model="openai/x", optimizer="openai/o", evaluator="openai/e")
+    assert (found["optimizer"], found["evaluator"], found["selector"]) == ("openai/o", "openai/e", "openai/e")
+    assert identities({}, optimizer="openai/o", selector="openai/s")["selector"] == "openai/s"
+
+
+def test_one_model_stands_for_every_role_of_the_examples() -> None:
+    given = resolve(ExamplesConfig, {"model": "openai/x", "evaluator": "openai/e"}, {})
+    found = {role: choice.identity for role, choice in examples_plan(given, {}).models.items()}
+    assert found == {"optimizer": "openai/x", "evaluator": "openai/e", "selector": "openai/e"}
+    with pytest.raises(InputError, match="no optimizer is chosen"):
+        examples_plan(resolve(ExamplesConfig, {}, {}), {})
+
+
+def test_an_object_of_the_users_own_plays_its_role_and_those_that_follow() -> None:
+    own = ScriptedLLM([], name="mine")
+    found = choose_models(config(model="openai/x"), {}, {"optimizer": own})
+    assert [found[role].identity for role in ROLES] == ["openai/x", *["custom/mine"] * 3]
+    assert found["evaluator"].custom is own
+    found = choose_models(config(optimizer="demo", evaluator="openai/e"), {}, {"evaluator": own, "base": own})
+    assert (found["evaluator"].custom, found["base"].custom) == (own, own)
+    assert found["selector"].identity == "custom/mine"
+
+
+def test_an_object_without_a_name_is_known_by_its_class() -> None:
+    class Mine:
+        async def complete(self, request: Request) -> Completion:
+            raise NotImplementedError
+
+    identity = identities({}, {"optimizer": Mine()}, model="openai/x")["optimizer"]
+    assert identity.startswith("custom/")
+    assert identity.endswith("Mine")
+    assert "0x" not in identity
+
+
+def test_an_object_that_is_no_model() -> None:
+    with pytest.raises(InputError, match="async complete"):
+        identities({}, {"optimizer": 5})
+
+
+def test_an_own_reward_needs_no_evaluator() -> None:
+    found = choose_models(config(model="openai/x", optimizer="openai/o"), {}, {}, "my.reward")
+    assert (found["evaluator"].identity, found["selector"].identity) == ("reward/my.reward",) * 2
+    assert found["evaluator"].key_variables == ()
+
+
+NAMES = [
+    *("gpt-4o", "openai/x", "openai/x@https://api.openai.com/v1", f"openai/x@{LOCAL}", f"openai/x@{PROXY}/"),
+    *(f"vllm/x@{LOCAL}", f"vllm/x@{PROXY}", f"mistral-7b@{LOCAL}", "vllm/x@https://api.openai.com/v1"),
+]
+BASE_URLS = (None, PROXY, f"{PROXY}/", "HTTPS://Proxy.example:443/v1", "https://api.openai.com/v1/", LOCAL)
+
+
+@pytest.mark.parametrize(("name", "base_url"), [*itertools.product(NAMES, BASE_URLS)])
+@pytest.mark.parametrize("role", ROLES)
+def test_openais_key_goes_to_openai_or_openai_base_url_alone(
+    role: Role, name: str, base_url: str | None
+) -> None:
+    environment = {**KEY, **({"OPENAI_BASE_URL": base_url} if base_url else {})}
+    choice = choose_models(config(**{"model" if role == "base" else role: name}), environment, {})[role]
+    own = {"https://api.openai.com/v1"} | ({PROXY} if "roxy" in (base_url or "") else set())
+    own |= {LOCAL} if base_url == LOCAL else set()
+    if choice.provider == "openai" and choice.url in own:
+        assert choice.key_variables == ("OPENAI_API_KEY",)
+    else:
+        assert "OPENAI_API_KEY" not in choice.key_variables
+        assert choice.key_variables[0] == f"DRPO_{role.upper()}_API_KEY"
+        assert ("VLLM_API_KEY" in choice.key_variables) == (choice.provider == "vllm")
+
+
+def test_who_follows_another_role_has_its_key_after_its_own() -> None:
+    given = {"model": "openai/x", "optimizer": f"vllm/o@{LOCAL}"}
+    assert keys("optimizer", KEY, **given) == ("DRPO_OPTIMIZER_API_KEY", "VLLM_API_KEY")
+    assert keys("evaluator", KEY, **given) == (
+        "DRPO_EVALUATOR_API_KEY",
+        "DRPO_OPTIMIZER_API_KEY",
+        "VLLM_API_KEY",
+    )
+    assert keys("evaluator", KEY, evaluator=f"vllm/o@{LOCAL}", **given) == (
+        "DRPO_EVALUATOR_API_KEY",
+        "VLLM_API_KEY",
+    )
+    assert keys("selector", KEY, model="openai/x", optimizer="openai/o") == ("OPENAI_API_KEY",)
+
+
+def test_a_file_may_name_the_variable_of_a_role() -> None:
+    roles = {"optimizer": {"api_key_env": "MY_KEY"}, "selector": {"api_key_env": "OTHER"}}
+    given = {"model": "openai/x", "optimizer": f"openai/o@{LOCAL}", "roles": roles}
+    assert keys("optimizer", KEY, **given) == ("MY_KEY",)
+    assert keys("evaluator", KEY, **given) == ("DRPO_EVALUATOR_API_KEY", "MY_KEY")
+    assert keys("selector", KEY, **given) == ("OTHER",)
+    assert keys("base", KEY, **given) == ("OPENAI_API_KEY",)
+
+
+def test_one_model_at_one_endpoint_is_one_identity() -> None:
+    def identity(name: str, base_url: str = "") -> str:
+        return identities({"OPENAI_BASE_URL": base_url}, model=name, optimizer="demo")["base"]
+
+    assert identity("openai/x") == "openai/x"
+    assert identity("openai/x@https://API.openai.com:443/v1/") == "openai/x"
+    assert identity("openai/x", "https://api.openai.com/v1/") == "openai/x"
+    assert identity("openai/x", f"{PROXY}/") == identity(f"openai/x@{PROXY}") == f"openai/x@{PROXY}"
+    assert identity("openai/x@https://api.openai.com/v1", PROXY) == "openai/x"
+
+
+def test_a_wrong_base_url_is_told_by_its_name() -> None:
+    for wrong in ("localhost:8000", "https://user:pw@host/v1"):
+        with pytest.raises(InputError, match="OPENAI_BASE_URL") as caught:
+            identities({**KEY, "OPENAI_BASE_URL": wrong}, model="openai/x")
+        assert "pw" not in str(caught.value)
+
+
+def test_a_vllm_model_needs_a_server() -> None:
+    with pytest.raises(
+        InputError, match=r"vllm serve .*name it: vllm/.*7B-v0\.1@http://127\.0\.0\.1:8000/v1"
+    ):
+        identities(KEY, model="mistral-7b")
+
+
+def test_more_shots_than_examples(tmp_path: Path) -> None:
+    file = tmp_path / "examples.jsonl"
+    file.write_text('{"query": "a", "response": "b"}\n', encoding="utf-8")
+    assert plan(shots=1, examples=file).inputs.examples.examples[0].query == "a"
+    with pytest.raises(InputError, match=r"--shots 2: .*examples\.jsonl has 1 example"):
+        plan(shots=2, examples=file)
+
+
+CHANGES: tuple[tuple[str, Any], ...] = (
+    ("width", 3),
+    ("reward", "static"),
+    ("evaluations", 2),
+    ("evaluation_aspects", "returned"),
+    ("unreadable", "zero"),
+    ("repairs", 0),
+    ("optimizer_temperature", 0.3),
+    ("optimizer_top_p", 0.9),
+    ("max_tokens", 99),
+    ("base_max_tokens", 99),
+    ("patience", 3),
+    ("random_seed", 1),
+    ("demo_seed", 1),
+    ("demo_noise", 0.1),
+    ("search", "greedy"),
+    ("samples", 4),
+    ("depth", 3),
+    ("max_extra_depth", 3),
+    ("shots", 1),
+    ("path_score", "last"),
+    ("keep_above", 4.0),
+    ("initial_prompt", "Hi."),
+    ("protect", ("helpful",)),
+    ("order", "given"),
+    ("prompt_form", "text"),
+    ("model", "openai/x"),
+    ("optimizer", "openai/x"),
+    ("evaluator", "openai/x"),
+    ("selector", "openai/x"),
+    ("embedder", "openai/e"),
+)
+STEADY: tuple[tuple[str, Any], ...] = (
+    ("concurrency", 1),
+    ("timeout_s", 1.0),
+    ("deadline_s", 1.0),
+    ("demo_latency_ms", 1.0),
+    ("reuse", False),
+    ("runs_dir", "elsewhere"),
+    ("name", "n"),
+    ("run_dir", "elsewhere"),
+    ("roles", {"base": {"api_key_env": "X"}}),
+)
+FILES = ("prompts", "seeds", "seeds_column", "examples")
+
+
+def test_every_setting_is_tried_here() -> None:
+    tried = {name for name, _ in (*CHANGES, *STEADY)} | set(FILES) | {"preset"}
+    assert tried == set(OptimizeConfig.model_fields)
+
+
+@pytest.mark.parametrize(("name", "value"), CHANGES)
+def test_what_changes_requests_or_the_choice_among_them_is_another_run(name: str, value: Any) -> None:
+    given = {"optimizer": "demo", name: value}
+    assert plan(**given).identity != plan().identity
+    assert default_name(plan(**given)) != default_name(plan())
+
+
+@pytest.mark.parametrize(("name", "value"), STEADY)
+def test_what_does_not_is_the_same_run(name: str, value: Any) -> None:
+    assert plan(**{name: value}).identity == plan().identity
+
+
+def test_the_published_preset_is_its_settings(tmp_path: Path) -> None:
+    given = {"repairs": 0, "unreadable": "zero", "evaluation_aspects": "returned"}
+    assert plan(preset="published").identity == plan(**given).identity
+
+
+def test_files_count_by_what_is_in_them_and_not_by_where_they_are(tmp_path: Path) -> None:
+    def at(folder: str, query: str, answer: str, template: str) -> Plan:
+        place = tmp_path / folder
+        (place / "prompts").mkdir(parents=True)
+        (place / "seeds.txt").write_text(f"{query}\nsecond?\nthird?\n", encoding="utf-8")
+        (place / "examples.jsonl").write_text(
+            json.dumps({"query": "a", "response": answer}) + "\n", encoding="utf-8"
+        )
+        (place / "prompts" / "repair.j2").write_text(template, encoding="utf-8")
+        files = {"seeds": str(place / "seeds.txt"), "examples": place / "examples.jsonl"}
+        return plan(**files, prompts=place / "prompts", shots=1)
+
+    first = at("a", "first?", "b", "t")
+    assert at("b", "first?", "b", "t").identity == first.identity
+    assert default_name(first) == default_name(at("c", "first?", "b", "t"))
+    for number, other in enumerate((("other?", "b", "t"), ("first?", "c", "t"), ("first?", "b", "u"))):
+        assert at(f"other{number}", *other).identity != first.identity
+    assert str(tmp_path) not in json.dumps(first.identity)
+
+
+def test_no_key_and_no_path_is_in_an_identity() -> None:
+    environment = {**KEY, "DRPO_BASE_API_KEY": "sk-secret", "OPENAI_BASE_URL": PROXY}
+    roles = {"optimizer": {"api_key_env": "OPENAI_API_KEY"}}
+    given = config(model=f"openai/x@{LOCAL}", roles=roles, run_dir="a/b", runs_dir="c/d")
+    text = json.dumps(optimize_plan(given, environment).identity)
+    assert "secret" not in text
+    assert "a/b" not in text
+    assert "c/d" not in text
+
+
+def test_the_world_of_demo_is_no_business_of_real_models() -> None:
+    given = {"model": "openai/x", "optimizer": "openai/o"}
+    assert plan(demo_seed=3, **given).identity == plan(**given).identity
+    assert plan(demo_seed=3, optimizer="openai/o").identity != plan(optimizer="openai/o").identity
+
+
+def test_a_run_is_named_by_its_model_and_settings() -> None:
+    assert re.fullmatch(r"demo-[0-9a-f]{8}", default_name(plan()))
+    assert default_name(plan()) == default_name(plan())
+    given = {"model": f"vllm/org/Some_Model v@{LOCAL}".replace(" ", "."), "optimizer": "demo"}
+    assert re.fullmatch(r"some_model-v-[0-9a-f]{8}", default_name(plan(**given)))
+    examples = examples_plan(resolve(ExamplesConfig, {"model": "demo"}, {}), {})
+    assert re.fullmatch(r"examples-demo-[0-9a-f]{8}", default_name(examples))
+
+
+def test_where_a_run_lives() -> None:
+    assert run_path(plan(run_dir="a/b", name="n")) == Path("a/b")
+    assert run_path(plan(name="n", runs_dir="r")) == Path("r/n")
+    assert run_path(plan()) == Path("runs") / default_name(plan())
+
+
+@pytest.mark.parametrize("order", ["given", "shuffled"])
+def test_the_order_of_queries_is_the_settings(order: str) -> None:
+    queries = [query.text for query in plan(order=order).inputs.queries]
+    assert queries == [query.text for query in plan(order=order).inputs.queries]
+    given = [query.text for query in plan(order="given").inputs.queries]
+    assert (queries == given) == (order == "given")
+    assert sorted(queries) == sorted(given)
