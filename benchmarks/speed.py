@@ -47,10 +47,14 @@ class Figures:
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--wide", action="store_true", help="also W=5 M=16")
-    parser.add_argument("--serial", action="store_true", help="also one call at a time (slow: with --wide 3 minutes)")
+    parser.add_argument(
+        "--serial", action="store_true", help="also one call at a time (slow: with --wide 3 minutes)"
+    )
     given = parser.parse_args()
     print(f"critical path {CRITICAL_PATH_S:.1f} s; {given.repeats} runs each, medians")
     print(f"{'search':<34}{'calls':>7}{'wall / critical path':>22}{'CPU ms a call':>15}")

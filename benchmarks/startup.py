@@ -23,7 +23,9 @@ COMMANDS = {
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--repeats", type=int, default=11)
     repeats = parser.parse_args().repeats
     took: dict[str, list[float]] = {name: [] for name in COMMANDS}

@@ -82,7 +82,8 @@ def test_flags_arrive_typed() -> None:
     def command(**given: Any) -> None:
         found.update({name: value for name, value in given.items() if value is not None})
 
-    line = "--model demo --width 5 --keep-above 4 --no-reuse --protect help --protect ful --run-dir x --order given"
+    line = "--model demo --width 5 --keep-above 4 --no-reuse --protect help --protect ful"
+    line += " --run-dir x --order given"
     CliRunner().invoke(command, line.split(), catch_exceptions=False)
     config = resolve(OptimizeConfig, found, {})
     assert (config.width, config.keep_above, config.reuse, config.order) == (5, 4.0, False, "given")

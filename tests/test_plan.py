@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import re
@@ -28,7 +29,12 @@ def config(**given: Any) -> OptimizeConfig:
 
 
 def plan(**given: Any) -> Plan:
-    return optimize_plan(config(**given), {})
+    return optimize_plan(config(**given), {}) if given else default_plan()
+
+
+@functools.cache
+def default_plan() -> Plan:
+    return optimize_plan(config(), {})
 
 
 def identities(environment: Mapping[str, str], custom: Any = None, **given: Any) -> dict[str, str]:

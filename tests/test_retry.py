@@ -8,8 +8,9 @@ import pytest
 
 from drpo.errors import Interrupted, ParameterRefused, ProviderDown, ProviderRefused, Stopped
 from drpo.llm.base import Choice, Completion, Message, Request
+from drpo.llm.faults import read_fault
 from drpo.llm.limits import Limit, Slots, Stop
-from drpo.llm.retry import FIRST_BACKOFF_S, LONGEST_BACKOFF_S, Retry, Transient, read_fault, retry_after_s
+from drpo.llm.retry import FIRST_BACKOFF_S, LONGEST_BACKOFF_S, Retry, Transient, retry_after_s
 
 REQUEST = Request("m", messages=(Message("user", "hi"),), priority=3)
 DONE = Completion((Choice("done"),))

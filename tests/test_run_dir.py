@@ -19,13 +19,15 @@ from drpo.data import ExampleSet
 from drpo.errors import InputError, RunConflict
 from drpo.plan import Inputs, Plan, optimize_plan
 from drpo.run_dir import RunDirectory, differences, read_inputs, read_run, versions
-from drpo.templates import Templates
 from drpo.types import Example, Query
 
 
 def plan(environment: dict[str, str] | None = None, **given: Any) -> Plan:
     config = resolve(OptimizeConfig, {"model": "demo", **given}, {})
     return optimize_plan(config, environment or {})
+
+
+PLAN = plan()
 
 
 @pytest.fixture
@@ -180,7 +182,8 @@ def test_a_process_killed_while_it_begins_leaves_a_run_that_can_begin(
     assert not list((tmp_path / "run").rglob("*.tmp"))
 
 
-TEXTS = st.text(st.characters(exclude_categories=("Cs",)), min_size=1).map(str.strip).filter(bool)
+LINE_ENDS = st.sampled_from(("a\u2028b", "a\u2029b", "a\x85b", "a\x1cb", "a\r\nb", "\ufeffa", "\x00"))
+TEXTS = LINE_ENDS | st.text(st.characters(exclude_categories=("Cs",)), min_size=1).map(str.strip).filter(bool)
 
 
 @given(
@@ -202,8 +205,8 @@ def test_inputs_are_read_back_as_they_were(
     tmp_path_factory: pytest.TempPathFactory, queries: list[Query], examples: list[Example]
 ) -> None:
     path = tmp_path_factory.mktemp("run")
-    inputs = Inputs(tuple(queries), ExampleSet(tuple(examples), "x", "y"), Templates())
-    directory = RunDirectory(path, replace(plan(), inputs=inputs))
+    inputs = Inputs(tuple(queries), ExampleSet(tuple(examples), "x", "y"), PLAN.inputs.templates)
+    directory = RunDirectory(path, replace(PLAN, inputs=inputs))
     directory.close()
     back = read_inputs(path)
     assert back.queries == tuple(queries)

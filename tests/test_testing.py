@@ -38,7 +38,7 @@ async def test_every_kind_of_answer() -> None:
 
 
 async def test_a_script_at_its_end_says_what_was_asked() -> None:
-    with pytest.raises(AssertionError, match="no answer left for: Request.*'extra'"):
+    with pytest.raises(AssertionError, match=r"no answer left for: Request.*'extra'"):
         await ScriptedLLM([]).complete(Request("extra"))
 
 

@@ -18,7 +18,8 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from drpo.errors import DrpoError, ParameterRefused, ProviderRefused
 from drpo.llm.base import Choice, Completion, Request, Usage
-from drpo.llm.retry import Fault, Transient, one_line, read_fault, retry_after_s
+from drpo.llm.faults import Fault, one_line, read_fault
+from drpo.llm.retry import Transient, retry_after_s
 
 if TYPE_CHECKING:
     import openai
