@@ -91,7 +91,9 @@ class DynamicAspects:
 
     def _begin(self, query: Query, priority: int) -> asyncio.Task[Selection | Failed]:
         if query.text not in self._chosen:
-            self._chosen[query.text] = asyncio.create_task(self._ask(query, priority))
+            task = self._chosen[query.text] = asyncio.create_task(self._ask(query, priority))
+            # A failure of what nobody came to need is not news: asyncio would print its traceback.
+            task.add_done_callback(lambda done: done.cancelled() or done.exception())
         return self._chosen[query.text]
 
     async def _ask(self, query: Query, priority: int) -> Selection | Failed:

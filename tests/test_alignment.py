@@ -32,7 +32,7 @@ ALIGNMENT = Alignment(
     found=FOUND,
     simulated=True,
 )
-TEXTS = st.text(st.characters(exclude_categories=("Cs",)), max_size=30)
+TEXTS = st.text(st.characters(codec="utf-8"), max_size=30)
 
 
 def test_what_is_saved_is_read(tmp_path: Path) -> None:

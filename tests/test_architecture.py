@@ -31,6 +31,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("run_dir", "run", "replay"),
     ("api", "testing", "options", "serve"),
     ("cli", "commands"),
+    ("__main__",),
     ("",),  # the package itself, whose names are loaded when they are used
 )
 ROOMS = {room: layer for layer, rooms in enumerate(LAYERS) for room in rooms}

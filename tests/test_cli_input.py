@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import pytest
@@ -229,4 +228,4 @@ def test_text_from_files_is_only_ever_a_value(shell: Shell) -> None:
 def test_a_long_run_name_from_a_path_stays_in_the_runs_folder(shell: Shell) -> None:
     shell.write("p.txt", "You are a helpful assistant.")
     shell.done("optimize", "--model", "demo", "--depth", "2", "--initial-prompt", "@p.txt", "--name", "mine")
-    assert os.listdir(shell.folder / "runs") == ["mine"]
+    assert [path.name for path in (shell.folder / "runs").iterdir()] == ["mine"]

@@ -1,4 +1,4 @@
-"""Models that refuse, fail or are away: how many requests that costs, what is said, and that a run goes on."""
+"""Models that refuse, fail or are away: how many requests it costs, what is said, that a run goes on."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.command import SMALL, Ran, Shell, content_of, roles_at, the_error
+from tests.support.command import SMALL, Ran, Shell, content_of, ended, process, roles_at, the_error
 from tests.support.mock_openai import Answer, Reply, drpo_answers, error
 from tests.support.served import Served
 
@@ -59,6 +59,15 @@ def test_a_refusal_for_good_costs_one_request_and_shows_no_key(
         assert len(server.requests) == 1
         assert server.requests[0].headers["authorization"] == f"Bearer {KEY}"
     assert_key_is_nowhere(shell, ran)
+
+
+@pytest.mark.parametrize("answer", [error(401, "wrong key"), error(503, "busy")], ids=["refused", "away"])
+def test_a_process_that_fails_says_it_in_one_line(shell: Shell, answer: Reply) -> None:
+    with Served(refuse(answer)) as server:
+        flags = [*roles_at(server.url), *SMALL, "--deadline-s", "0.1", "--run-dir", "run", "--quiet"]
+        ran = ended(process("optimize", *flags))
+    assert ran.code in (3, 5) and ran.out == ""
+    assert len(ran.err.splitlines()) == 1 and ran.err.startswith("drpo: base model base at "), ran.err
 
 
 def test_a_run_goes_on_once_the_key_is_right(shell: Shell) -> None:
@@ -170,9 +179,16 @@ def test_a_refused_parameter_is_left_out_and_remembered(shell: Shell) -> None:
         assert len(server.requests) == before
 
 
-def test_an_embeddings_endpoint_that_refuses_is_exit_3_before_any_other_call(shell: Shell) -> None:
+def test_an_embeddings_endpoint_is_asked_for_each_text_once_and_never_again(shell: Shell) -> None:
     with Served() as server:
-        flags = [*roles_at(server.url)[:-1], f"openai/emb@{server.url}/nowhere"]
-        ran = shell.run("optimize", *flags, *SMALL, "--run-dir", "run")
-        the_error(ran, 3)
-        assert [seen.path for seen in server.requests if not seen.path.endswith("embeddings")] == []
+        flags = [*roles_at(server.url)[:-1], f"openai/emb@{server.url}", "--run-dir", "run"]
+        shell.done("optimize", *flags, *SMALL)
+        texts = [text for body in server.bodies if "input" in body for text in body["input"]]
+        assert len(texts) == len(set(texts)) == 16 + 3
+        before = len(server.requests)
+        (shell.folder / "run" / "alignment.json").unlink()
+        shell.done("optimize", *flags, *SMALL)
+        assert len(server.requests) == before
+    assert shell.done("replay", "run").out.startswith("identical")
+    error_line = shell.refused(4, "replay", "run", "--set", "shots=3")
+    assert "cannot be known" in error_line

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import tempfile
 import typing
@@ -78,7 +79,7 @@ def test_a_file_cut_at_any_byte_is_made_whole_again(tmp_path: Path) -> None:
 def test_levels_may_be_emitted_in_any_portions(cuts: list[int]) -> None:
     flat = [event for level in RUN for event in level]
     bounds = sorted({0, len(flat), *(min(cut, len(flat)) for cut in cuts)})
-    portions = [flat[a:b] for a, b in zip(bounds, bounds[1:], strict=False)]
+    portions = [flat[a:b] for a, b in itertools.pairwise(bounds)]
     with tempfile.TemporaryDirectory() as folder:
         assert emit_all(Path(folder, "a"), portions) == emit_all(Path(folder, "b"))
 

@@ -55,6 +55,10 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "calls.jsonl"
 
 
+def put(path: Path, text: str) -> None:
+    path.write_text(text)
+
+
 def held(path: Path) -> list[dict[str, Any]]:
     return list(read_lines(path).records)
 
@@ -134,18 +138,18 @@ async def test_nothing_is_written_behind_a_line_that_a_full_disk_tore(
     monkeypatch.setattr("os.write", full_for_once)
     first = asyncio.create_task(journal.append({"n": 1}))
     assert await asyncio.to_thread(entered.wait, 20)
-    second = asyncio.create_task(journal.append({"n": 2}))  # waits while the disk runs full
+    others = [asyncio.create_task(journal.append({"n": n})) for n in (2, 3)]  # wait while the disk runs full
     await asyncio.sleep(0)
     go.set()
-    results = await asyncio.gather(first, second, return_exceptions=True)
-    assert [type(result) for result in results] == [StorageError, StorageError]
+    results = await asyncio.gather(first, *others, return_exceptions=True)
+    assert [type(result) for result in results] == [StorageError] * 3
     await journal.close()
     lines = read_lines(path)
     assert (list(lines.records), lines.torn) == ([{"n": 0}], True), "a resumed run can go on from here"
 
 
 async def test_a_torn_tail_is_cut_off_before_the_next_record(path: Path) -> None:
-    path.write_text(encode_line({"n": 1}) + "\n" + encode_line({"n": 2})[:-3])
+    put(path, encode_line({"n": 1}) + "\n" + encode_line({"n": 2})[:-3])
     journal = Journal(path, read_lines(path).sound_bytes)
     await journal.append({"n": 3})
     await journal.close()
@@ -185,15 +189,17 @@ async def test_closing_finishes_what_is_pending(path: Path, gate: Gate) -> None:
 async def test_whoever_appends_on_being_told_of_a_record_is_served_before_the_file_closes(path: Path) -> None:
     journal = Journal(path)
 
-    async def two() -> None:
-        await journal.append({"n": 1})
-        await journal.append({"n": 2})
+    async def two(first: int, second: int, turns: int) -> None:
+        await journal.append({"n": first})
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await journal.append({"n": second})
 
-    task = asyncio.create_task(two())
+    tasks = [asyncio.create_task(two(1, 3, turns=0)), asyncio.create_task(two(2, 4, turns=1))]
     await asyncio.sleep(0)
     await journal.close()
-    await asyncio.wait_for(task, 20)
-    assert held(path) == [{"n": 1}, {"n": 2}]
+    await asyncio.wait_for(asyncio.gather(*tasks), 20)
+    assert held(path) == [{"n": n} for n in (1, 2, 3, 4)]
 
 
 async def test_a_closed_journal_refuses_instead_of_waiting_for_ever(path: Path) -> None:

@@ -32,6 +32,14 @@ async def record(path: Path) -> AsyncIterator[Record]:
     await record.close()
 
 
+def data_of(path: Path) -> bytes:
+    return path.read_bytes()
+
+
+def put(path: Path, data: bytes) -> None:
+    path.write_bytes(data)
+
+
 async def test_a_reply_comes_back_whole_from_the_record(path: Path) -> None:
     full = Completion((Choice("a\u2028", "length"), Choice("", "stop")), Usage(3, 2, 1), "served")
     first = Record(path)
@@ -168,12 +176,12 @@ async def test_a_replay_leaves_the_file_alone(path: Path) -> None:
     first = Record(path)
     await first.answer(question(), GatedLLM())
     await first.close()
-    before = path.read_bytes() + b'{"torn'
-    path.write_bytes(before)
+    before = data_of(path) + b'{"torn'
+    put(path, before)
     again = Record(path, writable=False)
     await again.answer(question(), None)
     await again.close()
-    assert path.read_bytes() == before
+    assert data_of(path) == before
 
 
 async def test_calls_are_counted_once_and_by_role_whoever_was_first(path: Path) -> None:
@@ -248,16 +256,16 @@ async def test_after_a_kill_no_recorded_call_is_sent_again(path: Path, tmp_path:
     first = Record(path)
     whole = [await first.answer(request, GatedLLM()) for request in questions]
     await first.close()
-    data, chance = path.read_bytes(), random.Random(seed)
+    data, chance = data_of(path), random.Random(seed)
     torn = tmp_path / "torn.jsonl"
-    torn.write_bytes(data[: chance.randrange(len(data))])
+    put(torn, data[: chance.randrange(len(data))])
     kept = len(read_lines(torn).records)
     llm = GatedLLM()
     again = Record(torn)
     assert [await again.answer(request, llm) for request in questions] == whole
     await again.close()
     assert llm.requests == questions[kept:]
-    assert torn.read_bytes() == data
+    assert data_of(torn) == data
 
 
 async def test_steering_of_a_request_is_not_recorded_but_its_first_role_is(

@@ -118,7 +118,7 @@ def test_the_key_of_a_known_request_never_changes() -> None:
 
 
 def test_keys_are_the_same_in_another_process() -> None:
-    code = "from tests.test_request_key import GOLDEN; from drpo.llm.base import request_key as k; print(k(GOLDEN))"
+    code = "import tests.test_request_key as t; print(t.request_key(t.GOLDEN))"
     root = Path(__file__).resolve().parents[1]
     done = subprocess.run(
         [sys.executable, "-c", code],

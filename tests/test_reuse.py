@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from drpo.jsonl import read_lines
+from drpo.jsonl import encode_line, read_lines
 from drpo.llm.base import Choice, Completion, request_key
 from drpo.llm.recorder import Record
 from drpo.llm.reuse import Reuse, Store
@@ -48,16 +48,16 @@ async def test_what_cannot_be_read_is_not_kept(path: Path) -> None:
 
 async def test_several_choices_are_not_kept(path: Path) -> None:
     await Reuse(GatedLLM(), Store(path), readable).complete(question(n=2))
-    assert not path.exists()
+    assert read_lines(path).records == ()
 
 
 async def test_a_reused_reply_is_copied_into_the_runs_own_record(path: Path, tmp_path: Path) -> None:
-    Store(path).add(request_key(question()), "kept")
+    store = Store(path)
+    store.add(request_key(question()), "kept")
     record = Record(tmp_path / "calls.jsonl")
     unused = GatedLLM()
-    await record.answer(question(), Reuse(unused, Store(path), readable))
+    await record.answer(question(), Reuse(unused, store, readable))
     await record.close()
-    path.unlink()
     replayed = Record(tmp_path / "calls.jsonl", writable=False)
     assert await replayed.answer(question(), None) == Completion((Choice("kept"),), served_model="reused")
     assert unused.requests == []
@@ -83,8 +83,6 @@ def test_a_torn_last_line_does_not_take_the_next_reply_along(path: Path) -> None
 
 
 def test_lines_of_another_shape_are_passed_over(path: Path) -> None:
-    from drpo.jsonl import encode_line
-
     path.parent.mkdir()
     path.write_text("".join(encode_line(r) + "\n" for r in ({"key": 1, "text": "a"}, {"key": "k"}, {})))
     assert Store(path).get("k") is None

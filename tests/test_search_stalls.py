@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from drpo.search.engine import Level, Outcome, search
+from drpo.search.engine import Level, Outcome, Unreadable, search
 from drpo.search.problem import Keep
 from drpo.search.strategy import Beam
 from tests.support.scripted_tree import Children, ScriptedTree, Value
@@ -14,15 +14,14 @@ NOTHING: Children = (None, "broken")
 
 
 async def run(
-    problem: ScriptedTree, unreadable: str = "drop", strategy: Beam = BEAM
+    problem: ScriptedTree, unreadable: Unreadable = "drop", strategy: Beam = BEAM
 ) -> tuple[Outcome[str], list[Level[str]]]:
     levels: list[Level[str]] = []
 
     async def observe(level: Level[str]) -> None:
         levels.append(level)
 
-    mode = "zero" if unreadable == "zero" else "drop"
-    return await search(problem, strategy, unreadable=mode, observe=observe), levels
+    return await search(problem, strategy, unreadable=unreadable, observe=observe), levels
 
 
 def beams(levels: list[Level[str]]) -> list[list[str]]:
@@ -108,7 +107,7 @@ async def test_kept_states_that_are_scored_are_no_stall() -> None:
 
 @pytest.mark.parametrize(("unreadable", "ended"), [("zero", "depth"), ("drop", "stalled")])
 async def test_unreadable_evaluations_stall_nothing_where_they_count_zero(
-    unreadable: str, ended: str
+    unreadable: Unreadable, ended: str
 ) -> None:
     outcome, levels = await run(ScriptedTree(lambda s, d: (None, None)), unreadable)
     assert outcome.ended == ended

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import os
 import subprocess
@@ -49,6 +50,8 @@ class Shell:
         self._capsys.readouterr()
         with pytest.raises(SystemExit) as ended:
             cli.main([str(argument) for argument in arguments])
+        if ended.value.code:
+            gc.collect()  # which is when asyncio speaks of failures that nobody has looked at
         out, err = self._capsys.readouterr()
         assert isinstance(ended.value.code, int)
         return Ran(ended.value.code, out, err)
