@@ -56,7 +56,9 @@ class Asker:
             if left == 0:
                 break
             repair = self.templates.render("repair", problem=problem)
-            turns = (*turns, Message("assistant", choice.text), Message("user", repair))
+            # Some servers refuse an empty message, which would turn an unreadable reply into a failed run.
+            said = choice.text if choice.text.strip() else "(nothing)"
+            turns = (*turns, Message("assistant", said), Message("user", repair))
             again = replace(request, messages=turns, n=1)
             choice = (await self.llm.complete(again)).choices[0]
         return Failed(problem, choice.text)

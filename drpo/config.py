@@ -180,6 +180,9 @@ PUBLISHED: dict[str, Any] = {
     "samples": 3,
     "depth": 20,
     "max_extra_depth": 10,
+    "shots": 2,
+    "max_tokens": 2048,
+    "base_max_tokens": 2048,  # the longest published response has about 2,000 tokens
     "path_score": "mean",
     "keep_above": 4.5,
     "initial_prompt": INITIAL_PROMPT,
@@ -194,12 +197,13 @@ PUBLISHED: dict[str, Any] = {
     "protect": (),
 }
 _PUBLISHED_EXAMPLES: dict[str, Any] = {
-    "width": 1,
+    "width": 1,  # DRPO, Table 7
     "samples": 1,
     "depth": 5,
     **{
         name: PUBLISHED[name]
-        for name in ("reward", "evaluations", "evaluation_aspects", "repairs", "patience")
+        for name in PUBLISHED
+        if name in ExamplesConfig.model_fields and name not in ("width", "samples", "depth")
     },
 }
 
@@ -270,8 +274,10 @@ def _from_file(kind: type[CommonConfig], file: Path | None) -> dict[str, Any]:
 def _text_or_file(name: str, value: Any) -> Any:
     if isinstance(value, (tuple, list)):
         return tuple(_text_or_file(name, item) for item in value)
-    if not isinstance(value, str) or not value.startswith("@"):
+    if not isinstance(value, str):
         return value
+    if not value.startswith("@"):
+        return value.replace("\r\n", "\n")
     path = Path(value[1:])
     try:
         return path.read_text(encoding="utf-8-sig").strip("\r\n").replace("\r\n", "\n")

@@ -14,6 +14,7 @@ from drpo.compose import Sampling
 from drpo.errors import InputError
 from drpo.llm.base import Message, Request
 from drpo.parse import read_evaluation, read_selection
+from drpo.search.engine import settle
 from drpo.types import (
     HIGHEST_SCORE,
     LOWEST_SCORE,
@@ -154,7 +155,7 @@ class EvaluatorReward:
         def read(reply: str) -> Any:
             return read_evaluation(reply, selection.aspects, names=self.names)
 
-        results = await asyncio.gather(*(self.asker.ask(r, read) for r in requests))
+        results = await settle(self.asker.ask(r, read) for r in requests)
         return mean_evaluation(results)
 
     def _repeat(self, request: Request, place: str, number: int) -> Request:
@@ -165,20 +166,22 @@ class EvaluatorReward:
 def mean_evaluation(results: Sequence[Evaluation | Failed]) -> Evaluation | Failed:
     """The evaluation with each aspect's mean score, failed ones left out; the first failure where all failed.
 
-    Rationales are those of the first readable evaluation, which the mean may differ from.
+    Rationales are those of the first readable evaluation that has the aspect; the mean may differ from them.
     """
     readable = [r for r in results if isinstance(r, Evaluation)]
     if not readable:
         return next(r for r in results if isinstance(r, Failed))
     if len(readable) == 1:
         return readable[0]
+    scores = [score for evaluation in readable for score in evaluation.scores]
+    first: dict[str, AspectScore] = {}
+    for score in scores:
+        first.setdefault(score.aspect, score)
     merged = []
-    for first in readable[0].scores:
-        given = [
-            s.score for e in readable for s in e.scores if s.aspect == first.aspect and s.score is not None
-        ]
+    for name, earliest in first.items():
+        given = [score.score for score in scores if score.aspect == name and score.score is not None]
         mean = left_to_right_sum(given) / len(given) if given else None
-        merged.append(AspectScore(first.aspect, mean, first.rationale))
+        merged.append(AspectScore(name, mean, earliest.rationale))
     return Evaluation(tuple(merged))
 
 

@@ -11,11 +11,26 @@ from drpo.compose import Composer, Sampling
 from drpo.config import ExamplesConfig, OptimizeConfig
 from drpo.events import Event, LevelDone, NodeMade, ProposalDropped, SearchDone
 from drpo.plan import Plan
-from drpo.problems import ExampleProblem, PromptState, Responder, ResponseState, SystemPromptProblem, describe_state
+from drpo.problems import (
+    ExampleProblem,
+    PromptState,
+    Responder,
+    ResponseState,
+    SystemPromptProblem,
+    describe_state,
+)
 from drpo.search.engine import Level, Outcome, search, settle
 from drpo.search.strategy import Beam, MonteCarlo, Strategy
 from drpo.types import Example, Query
-from drpo.wiring import OwnCall, Resources, build_optimizer, build_reward, choose_form, find_shots, open_models
+from drpo.wiring import (
+    OwnCall,
+    Resources,
+    build_optimizer,
+    build_reward,
+    choose_form,
+    find_shots,
+    open_models,
+)
 
 Emit = Callable[[Sequence[Event]], None]
 
@@ -188,5 +203,3 @@ def end_event(outcome: Outcome[Any], subject: int | None = None) -> SearchDone:
     return SearchDone(
         outcome.best.id, outcome.score, len(outcome.nodes), outcome.levels, outcome.ended, subject
     )
-
-

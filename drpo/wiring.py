@@ -157,7 +157,11 @@ def build_reward(
 def _recorded(own: OwnCall, record: Record) -> OwnCall:
     async def call(query: str, response: str) -> Any:
         async def compute() -> Any:
-            return plain_reward(await own(query, response))
+            try:
+                value = await own(query, response)
+            except Exception as error:
+                raise InputError(f"your reward raised {type(error).__name__}: {error}") from error
+            return plain_reward(value)
 
         return await record.fact(f"own reward {digest_of([query, response])}", compute)
 

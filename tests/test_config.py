@@ -38,8 +38,8 @@ IDENTITY = {
 }
 # Settings of a search that SEMANTICS of the published runs says nothing about.
 NOT_PUBLISHED = {
-    *("model", "optimizer", "evaluator", "selector", "max_tokens", "base_max_tokens", "random_seed"),
-    *("prompts", "demo_seed", "demo_noise", "shots", "seeds", "seeds_column", "order", "examples"),
+    *("model", "optimizer", "evaluator", "selector", "random_seed"),
+    *("prompts", "demo_seed", "demo_noise", "seeds", "seeds_column", "order", "examples"),
     *("embedder", "prompt_form"),
 }
 
