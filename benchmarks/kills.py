@@ -1,4 +1,4 @@
-"""Runs killed at random moments and resumed: python -m benchmarks.kills [--kills 100] [--steps 100] [--seed 0]
+"""Runs that are killed and resumed: python -m benchmarks.kills [--kills 100] [--steps 100] [--seed 0]
 
 Three scenes, each against an uninterrupted reference run with the same settings:
 
@@ -8,7 +8,7 @@ server  the same against a mock server, whose log says what was really sent
 steps   killed before or after the k-th fsync or rename, for every k up to --steps
 
 A run must come out with the alignment.json and events.jsonl of the reference to the byte, its record must
-hold no call twice, and the server must never see a request again whose reply was recorded. Exit code 1 if not.
+hold no call twice, and the server must never see a request again whose reply was recorded. Else exit code 1.
 """
 
 from __future__ import annotations

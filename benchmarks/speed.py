@@ -25,7 +25,7 @@ from typing import Any
 from drpo.config import OptimizeConfig, resolve
 from drpo.jsonl import Journal
 from drpo.plan import optimize_plan
-from drpo.replay import replay_run
+from drpo.replaying import replay_run
 from drpo.run import Hooks, run_optimize
 
 CRITICAL_PATH_S = 19 * 0.2 + 0.1

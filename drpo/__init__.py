@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from drpo.llm.base import Message as Message
     from drpo.llm.base import Request as Request
     from drpo.llm.base import Usage as Usage
-    from drpo.replay import ReplayReport as ReplayReport
+    from drpo.replaying import MissingCall as MissingCall
+    from drpo.replaying import ReplayReport as ReplayReport
     from drpo.run import ExamplesResult as ExamplesResult
     from drpo.run import Hooks as Hooks
     from drpo.run import OptimizeResult as OptimizeResult
@@ -49,7 +50,7 @@ _HOMES = {
     "config": ("ExamplesConfig", "OptimizeConfig"),
     "errors": ("DrpoError",),
     "llm.base": ("LLM", "Choice", "Completion", "Message", "Request", "Usage"),
-    "replay": ("ReplayReport",),
+    "replaying": ("MissingCall", "ReplayReport"),
     "run": ("ExamplesResult", "Hooks", "OptimizeResult"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

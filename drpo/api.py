@@ -20,7 +20,7 @@ from drpo.errors import InputError
 from drpo.llm.base import LLM, Role
 from drpo.llm.client import Connections
 from drpo.plan import examples_plan, optimize_plan
-from drpo.replay import ReplayReport, replay_run
+from drpo.replaying import ReplayReport, replay_run
 from drpo.run import ExamplesResult, Hooks, OptimizeResult, run_examples, run_optimize
 from drpo.run_dir import read_inputs, read_run
 from drpo.templates import Templates

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from drpo.llm.base import Choice, Completion, Request
 
 if TYPE_CHECKING:
-    from drpo.replay import ReplayReport
+    from drpo.replaying import ReplayReport
 
 Answer = str | Sequence[str] | Completion | BaseException
 Script = Callable[[Request], Answer]

@@ -28,7 +28,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("searches",),
     ("rewrite",),
     ("evaluate", "report"),
-    ("run_dir", "run", "replay"),
+    ("run_dir", "run", "replaying"),
     ("api", "testing", "options", "serve"),
     ("cli", "commands"),
     ("__main__",),

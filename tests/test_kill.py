@@ -1,4 +1,4 @@
-"""kill -9 at any moment costs what was in the air, nothing else; benchmarks/kills.py does it a hundred times."""
+"""kill -9 costs what was in the air and nothing else; benchmarks/kills.py tries it by the hundred."""
 
 from __future__ import annotations
 

@@ -204,12 +204,22 @@ async def test_monte_carlo_ranks_by_its_own_reward_and_drops_what_has_none() -> 
     assert len(levels[1].dropped) == 4
 
 
-async def test_monte_carlo_with_nothing_readable_ends_with_the_start() -> None:
+async def test_monte_carlo_with_nothing_readable_ends_with_the_start_after_three_levels() -> None:
     problem = ScriptedTree(lambda state, depth: ("broken", None))
     outcome, levels = await run(problem, MonteCarlo(2, 2, 3, 180))
-    assert outcome.best.state == "rk"
-    assert levels[1].stalled
+    assert outcome.best.state == "rkkk"
+    assert outcome.ended == "stalled"
+    assert [level.stalled for level in levels[1:]] == [True] * 3
     assert len(levels[1].dropped) == 12
+
+
+async def test_monte_carlo_samples_from_the_next_query_when_the_start_could_not_be_evaluated() -> None:
+    def children(state: str, depth: int) -> Children:
+        return Keep() if state == "r" else (2.0, 4.0)
+
+    outcome, levels = await run(ScriptedTree(children, root=None), MonteCarlo(2, 2, 3, 180))
+    assert [len(level.nodes) for level in levels] == [1, 1, 12]
+    assert outcome.best.reward == 4.0
 
 
 async def test_one_search_may_be_observed_by_nobody() -> None:

@@ -13,7 +13,7 @@ from drpo.commands.terminal import print_json, safe
 from drpo.commands.where import find_run
 from drpo.config import parse_overrides
 from drpo.errors import GateRefused
-from drpo.replay import ReplayReport, replay_run
+from drpo.replaying import ReplayReport, replay_run
 
 
 @click.command("replay")

@@ -8,12 +8,13 @@ inner model: a call that is not recorded raises `ReplayMissed`.
 from __future__ import annotations
 
 import asyncio
+import json
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from drpo.errors import DrpoError, ParameterRefused, ReplayMissed, Stopped
+from drpo.errors import DrpoError, ParameterRefused, RecordDamaged, ReplayMissed, Stopped
 from drpo.jsonl import Journal, read_lines
 from drpo.llm.base import LLM, Choice, Completion, Request, Usage, identity, request_key
 from drpo.llm.limits import Stop
@@ -30,6 +31,7 @@ class Record:
 
     def __init__(self, path: Path, *, writable: bool = True) -> None:
         lines = read_lines(path)
+        self._path = path
         self._calls: dict[str, Completion] = {}
         self._refusals: dict[str, ParameterRefused] = {}
         self._facts: dict[str, Json] = {}
@@ -42,11 +44,6 @@ class Record:
         for entry in lines.records:
             self._take_in(entry)
         self._journal = Journal(path, lines.sound_bytes) if writable else None
-
-    @property
-    def read_only(self) -> bool:
-        """Whether nothing can be added: a strict replay."""
-        return self._journal is None
 
     def __len__(self) -> int:
         return len(self._calls)
@@ -154,7 +151,7 @@ class Record:
     async def _compute(self, name: str, compute: Callable[[], Awaitable[Json]]) -> Json:
         assert self._journal is not None
         try:
-            value = await compute()
+            value = json.loads(json.dumps(await compute()))  # what a replay will read: lists, not tuples
             await self._journal.append({"kind": "fact", "name": name, "value": value})
             self._facts[name] = value
             return value
@@ -162,15 +159,20 @@ class Record:
             del self._computing[name]
 
     def _take_in(self, entry: dict[str, Any]) -> None:
-        if entry["kind"] == "call":
+        if entry.get("kind") == "call":
             completion = _completion(entry)
             self._calls[entry["key"]] = completion
             self._note_ignored_n(entry["request"]["model"], entry["request"].get("n", 1), completion)
-        elif entry["kind"] == "refused":
+        elif entry.get("kind") == "refused":
             self._refusals[entry["key"]] = ParameterRefused(entry["parameter"], entry["message"])
             self._note_refusal(entry["model"], entry["parameter"])
-        else:
+        elif entry.get("kind") == "fact":
             self._facts[entry["name"]] = entry["value"]
+        else:
+            raise RecordDamaged(
+                f"{self._path}: expected calls, refusals and facts, found {entry.get('kind')!r}: "
+                "the record was written by a later drpo; use that one"
+            )
 
     def _note_ignored_n(self, model: str, wanted: int, completion: Completion) -> None:
         """Some endpoints ignore `n` instead of refusing it."""

@@ -77,7 +77,7 @@ async def search(
         if ended or not draws:
             best = strategy.best(beam, nodes)
             return Outcome(best, strategy.score(best), tuple(nodes), beam[0].depth + 1, ended or "depth")
-        attempts = _flat(await settle(_attempts(problem, node, draw) for node, draw in draws))
+        attempts = _once(await settle(_attempts(problem, node, draw) for node, draw in draws))
         any_kept, level_stalled = any(a.kept for a in attempts), _is_stalled(attempts, unreadable)
         if level_stalled:
             attempts = await _with_parents(problem, beam, attempts)
@@ -182,5 +182,6 @@ def _root(result: Scored[State] | Unscored[State], unreadable: Unreadable) -> No
     return Node(0, "r", 0, result.state, reward, None, failure=failure)
 
 
-def _flat(lists: Iterable[Sequence[T]]) -> list[T]:
-    return [item for items in lists for item in items]
+def _once(groups: Iterable[Sequence[_Attempt[State]]]) -> list[_Attempt[State]]:
+    """The attempts of all draws in order; a node that several draws kept is kept once."""
+    return list({(a.parent, a.place): a for group in groups for a in group}.values())

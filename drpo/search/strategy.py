@@ -126,7 +126,8 @@ class MonteCarlo:
 
     def draws(self, node: AnyNode, limit: int) -> tuple[Draw, ...]:
         span = min(self.depth, self.trials) - 1
-        if node.depth + 1 >= limit or span < 1:
+        # A start that could not be evaluated is kept and tried on the next query: that is the start then.
+        if span < 1 or (node.depth + 1 >= limit and not node.kept):
             return ()
         numbers = range(self.width * self.depth)
         return tuple(
