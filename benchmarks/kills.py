@@ -25,7 +25,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -119,18 +119,20 @@ def random_kills(
     root: Path,
     arguments: Callable[[Path, int], list[str]],
     log: Callable[[], list[dict[str, Any]]],
+    latencies_ms: Sequence[int],
 ) -> None:
     """Kill runs until `kills` have been killed, resume each until it finishes."""
     began_s = time.monotonic()
-    life_s = {0: finish(arguments(root / "reference-0", 0))}
-    reference = results(root / "reference-0")
+    first = latencies_ms[0]
+    life_s = {first: finish(arguments(root / f"reference-{first}", first))}
+    reference = results(root / f"reference-{first}")
     while scene.kills < kills:
         folder = root / f"run-{scene.runs}"
         scene.runs += 1
         seen, recorded = len(log()), set[str]()
         begun_at, moments = seen, list[str]()
         while True:
-            ms = dice.choice(LATENCIES_MS)
+            ms = dice.choice(latencies_ms)
             if ms not in life_s:
                 life_s[ms] = finish(arguments(root / f"reference-{ms}", ms))
                 check_run(scene, root / f"reference-{ms}", reference, f"uninterrupted, {ms} ms")
@@ -172,18 +174,22 @@ def wire(request: dict[str, Any]) -> dict[str, Any]:
     return {**request, "model": name, "messages": messages}
 
 
-def demo_scene(kills: int, dice: random.Random, root: Path) -> Scene:
+def demo_scene(
+    kills: int, dice: random.Random, root: Path, latencies_ms: Sequence[int] = LATENCIES_MS
+) -> Scene:
     """Random kills of runs on the simulated models."""
     scene = Scene("demo")
 
     def arguments(folder: Path, ms: int) -> list[str]:
         return command(folder, "--model", "demo", "--demo-latency-ms", ms)
 
-    random_kills(scene, kills, dice, root, arguments, list)
+    random_kills(scene, kills, dice, root, arguments, list, latencies_ms)
     return scene
 
 
-def server_scene(kills: int, dice: random.Random, root: Path) -> Scene:
+def server_scene(
+    kills: int, dice: random.Random, root: Path, latencies_ms: Sequence[int] = LATENCIES_MS
+) -> Scene:
     """Random kills of runs against a server that keeps a log and takes a random time for each reply."""
     scene = Scene("server")
     latency_ms = [0]
@@ -198,7 +204,7 @@ def server_scene(kills: int, dice: random.Random, root: Path) -> Scene:
             latency_ms[0] = ms
             return command(folder, *roles_at(server.url))
 
-        random_kills(scene, kills, dice, root, arguments, lambda: server.bodies)
+        random_kills(scene, kills, dice, root, arguments, lambda: server.bodies, latencies_ms)
     return scene
 
 

@@ -138,9 +138,11 @@ def choose_models(
     for_all = isinstance(config, ExamplesConfig) or _is_demo(choices)
     choices["optimizer"] = choice("optimizer", config.optimizer, choices.get("base") if for_all else None)
     if own_reward is not None:
-        judge = ModelChoice(f"reward/{own_reward}", "reward", own_reward, None, None, ())
-        return {**choices, "evaluator": judge, "selector": judge}
-    choices["evaluator"] = choice("evaluator", config.evaluator, choices["optimizer"])
+        own = ModelChoice(f"reward/{own_reward}", "reward", own_reward, None, None, ())
+        return {**choices, "evaluator": own, "selector": own}
+    # `--model` of optimize-examples stands for each role that is not named; else a judge is as the optimizer.
+    judge = choices.get("base") if isinstance(config, ExamplesConfig) else None
+    choices["evaluator"] = choice("evaluator", config.evaluator, judge or choices["optimizer"])
     choices["selector"] = choice("selector", config.selector, choices["evaluator"])
     return choices
 

@@ -1,4 +1,4 @@
-"""A run that is asked to stop sends nothing new and keeps what is in the air; asked twice, it ends at once."""
+"""A run that is asked to stop sends nothing new and keeps what is in the air; asked twice, it ends now."""
 
 from __future__ import annotations
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from rich.console import Console
+import shutil
+
 from rich.table import Table
 
-from drpo.commands.terminal import print_json, safe
+from drpo.commands.terminal import print_json, print_table, safe
 from drpo.run import ExamplesResult
 
 
@@ -31,7 +32,9 @@ def print_examples(result: ExamplesResult, as_json: bool) -> None:
         print_json(data)
         return
     table = Table(title="Rewards, 1 to 5" + (" (simulated models)" if result.simulated else ""))
-    table.add_column("example", overflow="ellipsis", no_wrap=True, max_width=60)
+    others = 38  # what the other columns and the lines between them take
+    width = min(60, max(20, shutil.get_terminal_size().columns - others))
+    table.add_column("example", overflow="ellipsis", no_wrap=True, max_width=width)
     for heading in ("before", "after"):
         table.add_column(heading, justify="right")
     table.add_column("response")
@@ -43,7 +46,7 @@ def print_examples(result: ExamplesResult, as_json: bool) -> None:
             _number(item.reward_after),
             changed,
         )
-    Console(markup=False, highlight=False).print(table)
+    print_table(table)
 
 
 def _number(reward: float | None) -> str:

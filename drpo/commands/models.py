@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.table import Table
 
-from drpo.commands.terminal import print_json
+from drpo.commands.terminal import print_json, print_table
 from drpo.llm.catalog import CatalogEntry, entries
 
 
@@ -30,7 +29,7 @@ def command(as_json: bool) -> None:
         context = f"{entry.context_tokens:,}" if entry.context_tokens else "-"
         refuses = ", ".join(sorted(entry.refuses)) or "-"
         table.add_row(entry.alias, _stands_for(entry), entry.form, context, refuses, entry.note)
-    Console(markup=False, highlight=False).print(table)
+    print_table(table)
 
 
 def _stands_for(entry: CatalogEntry) -> str:

@@ -7,6 +7,8 @@ import sys
 import unicodedata
 
 import click
+from rich.console import Console
+from rich.table import Table
 
 
 def safe(text: str) -> str:
@@ -25,3 +27,12 @@ def print_json(value: object) -> None:
     except UnicodeEncodeError:
         text = json.dumps(value, ensure_ascii=True, indent=2, allow_nan=False)
     click.echo(text)
+
+
+def print_table(table: Table) -> None:
+    """The table on stdout, as wide as the terminal. Not by rich itself, which ends a program with exit code 1
+    when whoever reads it leaves."""
+    console = Console(markup=False, highlight=False)
+    with console.capture() as captured:
+        console.print(table)
+    click.echo(captured.get(), nl=False)

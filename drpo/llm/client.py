@@ -20,15 +20,13 @@ from drpo.errors import DrpoError, ParameterRefused, ProviderRefused
 from drpo.llm.base import Choice, Completion, Request, Usage
 from drpo.llm.faults import Fault, one_line, read_fault
 from drpo.llm.retry import Transient, retry_after_s
+from drpo.llm.transport import lean_client
 
 if TYPE_CHECKING:
     import openai
 
 MaxTokensField = Literal["max_tokens", "max_completion_tokens"]
 
-_KEEPALIVE_S = 60.0
-"""Idle connections live this long, more than the pause between two levels of a search (the SDK: 5 s)."""
-_CONNECT_S = 10.0
 
 _REMEDIES = {
     401: "Check the API key: the variable that holds it, and that it belongs to this endpoint",
@@ -89,11 +87,8 @@ class Connections:
 
 
 def _new_client(endpoint: Endpoint) -> openai.AsyncOpenAI:
-    import httpx2
     import openai
 
-    # How many requests are in the air is decided by `limits.Slots`, never by a queue inside the transport.
-    limits = httpx2.Limits(max_connections=100_000, keepalive_expiry=_KEEPALIVE_S)
     return openai.AsyncOpenAI(
         # Without user name and password, which aiohttp refuses next to an Authorization header, and without
         # the query, to which the SDK would append the path.
@@ -103,8 +98,8 @@ def _new_client(endpoint: Endpoint) -> openai.AsyncOpenAI:
         # The key once more, because OPENAI_CUSTOM_HEADERS would override the one above.
         default_headers={"Authorization": endpoint.authorization or "Bearer none"},
         max_retries=0,
-        timeout=openai.Timeout(None, connect=_CONNECT_S),
-        http_client=openai.DefaultAioHttpClient(limits=limits),
+        timeout=None,
+        http_client=lean_client(),
     )
 
 
@@ -124,7 +119,7 @@ def _options(endpoint: Endpoint) -> Any:
         "headers": headers,
         "params": {},
         "max_retries": 0,
-        "timeout": openai.Timeout(None, connect=_CONNECT_S),
+        "timeout": None,  # each request is bounded as a whole
         "idempotency_key": "unused",
         "security": {"bearer_auth": True},
     }
