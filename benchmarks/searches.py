@@ -2,11 +2,11 @@
 
     python -m benchmarks.searches [--seeds 20]
 
-For each seed a world, an order of the seed queries and the sampling change together. Every arm may make about as
-many evaluations as every other: no prompt is kept (--keep-above 5), greedy search draws six proposals a level
-where beam search draws twice three, Monte Carlo draws 2 x 3 x 19. What is compared is the true reward (1 to 5,
-without noise) of the prompt that was found, on the 120 held-out queries, which no search sees. Nothing here says
-anything about real models.
+For each seed a world, an order of the seed queries and the sampling change together. Every arm may make
+about as many evaluations as every other: no prompt is kept (--keep-above 5), greedy search draws six
+proposals a level where beam search draws twice three, Monte Carlo draws 2 x 3 x 19. What is compared is the
+true reward (1 to 5, without noise) of the prompt that was found, on the 120 held-out queries, which no search
+sees. Nothing here says anything about real models.
 """
 
 from __future__ import annotations

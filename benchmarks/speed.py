@@ -2,9 +2,9 @@
 
     python -m benchmarks.speed [--repeats 3] [--wide] [--serial]
 
-A mock server answers with fixed latencies (optimizer 100 ms, the other roles 50 ms) and never above 4.5, so that
-no prompt is kept: at depth 20, 19 levels are expanded and the longest chain of replies takes 3.9 s. All figures
-of one call of this script are from one machine at one time; quote the ratios.
+A mock server answers with fixed latencies (optimizer 100 ms, the other roles 50 ms) and never above 4.5, so
+that no prompt is kept: at depth 20, 19 levels are expanded and the longest chain of replies takes 3.9 s. All
+figures of one call of this script are from one machine at one time; quote the ratios.
 """
 
 from __future__ import annotations

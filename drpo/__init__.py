@@ -54,7 +54,7 @@ _HOMES = {
     "run": ("ExamplesResult", "Hooks", "OptimizeResult"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
-__all__ = sorted(_HOME_OF)  # noqa: PLE0605 - computed from the one table above
+__all__ = sorted(_HOME_OF)
 
 
 def __getattr__(name: str) -> Any:

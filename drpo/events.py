@@ -7,6 +7,7 @@ whatever the latencies, the concurrency and the crashes were.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -125,6 +126,19 @@ class EventFile:
                 self._length += len(line)
         if new:
             self._write(b"".join(new))
+
+    def finish(self) -> None:
+        """All was emitted and is on the disk. Raises RecordDamaged where the file says more than that."""
+        if len(self._known) > self._length:
+            raise RecordDamaged(
+                f"{self._path}:{self._line + 1}: expected the end of the run, found more: the file was "
+                "edited. Delete it and run again: it is rebuilt from the recorded calls"
+            )
+        try:
+            with self._path.open("ab") as file:
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise StorageError(f"{self._path}: cannot be written: {error.strerror}") from error
 
     def _write(self, data: bytes) -> None:
         try:

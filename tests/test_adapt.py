@@ -70,8 +70,11 @@ async def test_a_refused_parameter_is_left_out_once_it_was_noticed(record: Recor
     model = adapted(picky, record)
     await model.complete(FULL)
     await model.complete(replace(FULL, model="m", seed=4))
-    without = {name: UNSET[name]}
-    expected = [FULL, replace(FULL, **without), replace(replace(FULL, seed=4), **without)]
+    first, second = (
+        replace(FULL, **{"seed": seed, name: UNSET[name], "sample": seed if name == "seed" else None})
+        for seed in (FULL.seed, 4)
+    )
+    expected = [FULL, first, second]
     assert picky.requests == expected[: 2 if expected[2] == expected[1] else 3]
 
 
@@ -228,3 +231,12 @@ def _all_forms() -> list[Request]:
         for top_p in (0.9, None)
         for seed in (1, None)
     ]
+
+
+async def test_samples_stay_samples_where_the_seed_is_refused(record: Record) -> None:
+    picky = Picky(["seed"])
+    model = adapted(picky, record)
+    for seed in (1, 2, 1):
+        await model.complete(replace(FULL, seed=seed))
+    answered = [request for request in picky.requests if request.seed is None]
+    assert [request.sample for request in answered] == [1, 2]

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.support.command import Shell, roles_at
-from tests.support.mock_openai import Reply, drpo_answers
+from tests.support.mock_openai import Reply, drpo_answers, error
 from tests.support.served import Served
 
 SEARCH = ("--depth", "4", "--width", "2", "--samples", "3", "--max-extra-depth", "1", "--quiet")
@@ -48,21 +48,16 @@ def test_concurrency_changes_no_byte_of_improved_examples(shell: Shell) -> None:
     assert len(outcomes(shell, "optimize-examples", "--model", "demo", "--depth", "2", "--quiet")) == 1
 
 
-IGNORED_N = "what is noticed of an ignored n makes later requests single ones: how many depends on timing"
-
-
-@pytest.mark.parametrize(
-    "quirk",
-    ["refuses n", pytest.param("ignores n", marks=pytest.mark.xfail(strict=True, reason=IGNORED_N))],
-)
+@pytest.mark.parametrize("quirk", ["refuses n", "ignores n", "refuses n and seed"])
 def test_an_endpoint_that_gives_one_choice_a_request_changes_no_byte_either(shell: Shell, quirk: str) -> None:
     dice = random.Random(11)
 
     async def one_choice(model: str, body: dict[str, Any]) -> Reply:
         await asyncio.sleep(dice.uniform(0, 0.01))
-        if body.get("n", 1) > 1 and quirk == "refuses n":
-            wrong = {"message": "n > 1 is not supported", "param": "n", "code": "unsupported_value"}
-            return Reply(status=400, body={"error": wrong})
+        if "seed" in body and quirk == "refuses n and seed":
+            return error(400, "seed is not supported", param="seed", code="unsupported_parameter")
+        if body.get("n", 1) > 1 and quirk != "ignores n":
+            return error(400, "n > 1 is not supported", param="n", code="unsupported_value")
         return drpo_answers(model, {**body, "n": 1})
 
     with Served(one_choice) as server:

@@ -149,3 +149,21 @@ def test_events_hold_no_clock_host_or_count_of_retries() -> None:
 def test_a_number_that_json_cannot_say_is_refused() -> None:
     with pytest.raises(ValueError, match="JSON"):
         event_line(SearchDone(0, float("nan"), 1, 1, "depth"))
+
+
+def test_lines_behind_the_end_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    path.write_text(event_line(RUN[2][0]) + "{}\n")
+    again = EventFile(path)
+    again.emit(RUN[2])
+    with pytest.raises(RecordDamaged, match=r"events\.jsonl:2: expected the end of the run"):
+        again.finish()
+
+
+def test_a_whole_file_is_finished(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    for _ in range(2):
+        file = EventFile(path)
+        file.emit(RUN[2])
+        file.finish()
+    assert path.read_text() == event_line(RUN[2][0])

@@ -64,7 +64,7 @@ def held(path: Path) -> list[dict[str, Any]]:
 
 
 async def test_append_returns_only_after_the_fsync(path: Path, gate: Gate) -> None:
-    journal = Journal(path)
+    journal = Journal(path, inline_below_s=0)
     append = asyncio.create_task(journal.append({"n": 1}))
     await gate.reached()
     assert not append.done()
@@ -75,7 +75,7 @@ async def test_append_returns_only_after_the_fsync(path: Path, gate: Gate) -> No
 
 
 async def test_records_that_wait_share_one_fsync_and_keep_their_order(path: Path, gate: Gate) -> None:
-    journal = Journal(path)
+    journal = Journal(path, inline_below_s=0)
     appends = [asyncio.create_task(journal.append({"n": 0}))]
     await gate.reached()
     appends += [asyncio.create_task(journal.append({"n": n})) for n in range(1, 9)]
@@ -105,7 +105,7 @@ def test_order_on_disk_is_order_of_appending(pauses: list[int]) -> None:
 
 
 async def test_a_failed_fsync_fails_this_append_and_every_later_one(path: Path, gate: Gate) -> None:
-    journal = Journal(path)
+    journal = Journal(path, inline_below_s=0)
     gate.error = OSError(errno.EIO, "Input/output error")
     gate.open.set()
     with pytest.raises(StorageError, match="Input/output error"):
@@ -120,7 +120,7 @@ async def test_a_failed_fsync_fails_this_append_and_every_later_one(path: Path, 
 async def test_nothing_is_written_behind_a_line_that_a_full_disk_tore(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    journal = Journal(path)
+    journal = Journal(path, inline_below_s=0)
     await journal.append({"n": 0})
     write, entered, go = os.write, threading.Event(), threading.Event()
     writes = 0
@@ -174,7 +174,7 @@ async def test_a_missing_folder_is_a_storage_error(path: Path) -> None:
 
 
 async def test_closing_finishes_what_is_pending(path: Path, gate: Gate) -> None:
-    journal = Journal(path)
+    journal = Journal(path, inline_below_s=0)
     appends = [asyncio.create_task(journal.append({"n": n})) for n in range(3)]
     await gate.reached()
     closing = asyncio.create_task(journal.close())
@@ -213,7 +213,7 @@ async def test_a_closed_journal_refuses_instead_of_waiting_for_ever(path: Path) 
 async def test_cancelling_an_append_does_not_lose_its_record_or_its_neighbours(
     path: Path, gate: Gate
 ) -> None:
-    journal = Journal(path)
+    journal = Journal(path, inline_below_s=0)
     appends = [asyncio.create_task(journal.append({"n": n})) for n in range(3)]
     await gate.reached()
     appends[1].cancel()
@@ -224,7 +224,7 @@ async def test_cancelling_an_append_does_not_lose_its_record_or_its_neighbours(
 
 
 async def test_cancelling_whoever_closes_does_not_cancel_the_writing(path: Path, gate: Gate) -> None:
-    journal = Journal(path)
+    journal = Journal(path, inline_below_s=0)
     append = asyncio.create_task(journal.append({"n": 1}))
     await gate.reached()
     closing = asyncio.create_task(journal.close())
@@ -237,7 +237,7 @@ async def test_cancelling_whoever_closes_does_not_cancel_the_writing(path: Path,
 
 
 def test_a_journal_outlives_an_event_loop(path: Path, gate: Gate) -> None:
-    journal = Journal(path)
+    journal = Journal(path, inline_below_s=0)
 
     async def cut_off() -> None:
         task = asyncio.create_task(journal.append({"n": 1}))
@@ -261,3 +261,18 @@ async def test_a_record_that_is_no_json_is_refused_and_the_journal_goes_on(path:
     await journal.append({"n": 1})
     await journal.close()
     assert held(path) == [{"n": 1}]
+
+
+async def test_a_slow_fsync_sends_the_next_ones_to_a_thread(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[int] = []
+    monkeypatch.setattr("os.fsync", lambda handle: threads.append(threading.get_ident()))
+    journal = Journal(path, inline_below_s=1e-9)  # any fsync takes longer
+    threads.clear()  # the folder's
+    for number in range(3):
+        await journal.append({"n": number})
+    await journal.close()
+    here = threading.get_ident()
+    assert [thread == here for thread in threads] == [True, False, False]
+    assert [record["n"] for record in read_lines(path).records] == [0, 1, 2]

@@ -46,7 +46,7 @@ def test_published_run_comes_out_node_for_node_at_any_concurrency(name: str, tmp
         assert found.nodes == len(published["nodes"])
         assert found.path_score == pytest.approx(published["cumulative_reward"], abs=1e-9)
         assert found.levels == len(published["best_path"])
-        # The only thing in the events that differs with the server's port would be its address: there is none.
+        # The servers stood on different ports: events hold no address.
         events.append((result.run_dir / "events.jsonl").read_bytes())
     assert events[0] == events[1]
     assert testing.replay(tmp_path / "run64").identical

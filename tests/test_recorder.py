@@ -149,13 +149,10 @@ async def test_a_refusal_is_recorded_and_raised_again_unsent(path: Path) -> None
     assert (len(again), again.missed) == (0, {})
 
 
-async def test_an_endpoint_that_ignores_n_is_noted(path: Path) -> None:
-    first = Record(path)
-    await first.answer(question(n=3), GatedLLM(lambda request: reply("one")))
-    await first.answer(question(n=2, model="other"), GatedLLM())
-    assert {model: list(names) for model, names in first.refused_by_model.items()} == {"m": ["n"]}
-    await first.close()
-    assert Record(path, writable=False).refused_by_model == first.refused_by_model
+async def test_an_endpoint_that_ignores_n_is_not_noted(record: Record) -> None:
+    """Who asked before the note and who after it would depend on timing, and so would the samples."""
+    await record.answer(question(n=3), GatedLLM(lambda request: reply("one")))
+    assert record.refused_by_model == {}
 
 
 async def test_strict_replay_lists_what_is_missing_and_sends_nothing(path: Path, record: Record) -> None:

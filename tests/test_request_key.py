@@ -32,6 +32,7 @@ CHANGES_THE_REPLY: dict[str, list[Any]] = {
     "max_tokens": [1, 2048],
     "stop": [("\n",), ("a", "b"), ("ab",)],
     "seed": [0, 7],
+    "sample": [0, 7],
     "n": [2, 3],
 }
 STEERS_DRPO_ONLY: dict[str, list[Any]] = {"role": ["optimizer", "evaluator", "selector"], "priority": [1, -1]}
@@ -52,6 +53,7 @@ REQUESTS = st.builds(
     max_tokens=st.sampled_from([None, 5]),
     stop=st.sampled_from([(), ("a",), ("a", "b")]),
     seed=st.sampled_from([None, 0, 1]),
+    sample=st.sampled_from([None, 0, 1]),
     n=st.sampled_from([1, 2]),
 )
 

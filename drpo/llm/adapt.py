@@ -35,7 +35,7 @@ class Adapt:
             except ParameterRefused as refused:
                 if refused.parameter not in _UNSET:
                     raise
-                request = replace(form, **{refused.parameter: _UNSET[refused.parameter]})
+                request = _without(form, [refused.parameter])
 
     def _form(self, request: Request) -> Request:
         noticed = self._record.refused_by_model.get(request.model, [])
@@ -62,4 +62,6 @@ def _without(request: Request, refused: Collection[str]) -> Request:
     unset = {
         name: _UNSET[name] for name in refused if name in _UNSET and getattr(request, name) != _UNSET[name]
     }
+    if "seed" in unset:
+        unset["sample"] = request.seed  # or the samples of one question would be one question, asked once
     return replace(request, **unset) if unset else request

@@ -24,7 +24,8 @@ class Message:
 class Request:
     """One call to a model: chat messages, or a prompt to continue (`prompt` not None, messages empty).
 
-    None for a sampling field means: not sent, the endpoint's own default. `n` choices are wanted.
+    None for a sampling field means: not sent, the endpoint's own default. `n` choices are wanted. `sample` is
+    never sent: it tells samples of one question apart at a model that takes no `seed`.
     `role` and `priority` (lower goes first when slots are short) steer drpo only and are not part of the
     request's identity; `tests/test_request_key.py` holds every field to one of the two sides.
     """
@@ -37,6 +38,7 @@ class Request:
     max_tokens: int | None = None
     stop: tuple[str, ...] = ()
     seed: int | None = None
+    sample: int | None = None
     n: int = 1
     role: Role = "base"
     priority: int = 0
@@ -87,6 +89,7 @@ def identity(request: Request) -> dict[str, Any]:
         "top_p": request.top_p,
         "max_tokens": request.max_tokens,
         "seed": request.seed,
+        "sample": request.sample,
     }
     facts.update({name: value for name, value in optional.items() if value is not None})
     for name in ("temperature", "top_p"):

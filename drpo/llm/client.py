@@ -20,7 +20,6 @@ from drpo.errors import DrpoError, ParameterRefused, ProviderRefused
 from drpo.llm.base import Choice, Completion, Request, Usage
 from drpo.llm.faults import Fault, one_line, read_fault
 from drpo.llm.retry import Transient, retry_after_s
-from drpo.llm.transport import lean_client
 
 if TYPE_CHECKING:
     import openai
@@ -87,9 +86,9 @@ class Connections:
 
 
 def _new_client(endpoint: Endpoint) -> openai.AsyncOpenAI:
-    import openai
+    from drpo.llm.transport import LeanClient, LeanOpenAI
 
-    return openai.AsyncOpenAI(
+    return LeanOpenAI(
         # Without user name and password, which aiohttp refuses next to an Authorization header, and without
         # the query, to which the SDK would append the path.
         base_url=endpoint.shown,
@@ -99,7 +98,7 @@ def _new_client(endpoint: Endpoint) -> openai.AsyncOpenAI:
         default_headers={"Authorization": endpoint.authorization or "Bearer none"},
         max_retries=0,
         timeout=None,
-        http_client=lean_client(),
+        http_client=LeanClient(),
     )
 
 

@@ -143,7 +143,6 @@ class Record:
             entry = _call_entry(key, request, completion)
             await self._journal.append(entry)
             self._calls[key] = completion
-            self._note_ignored_n(request.model, request.n, completion)
             return completion
         finally:
             del self._in_air[key]
@@ -160,9 +159,7 @@ class Record:
 
     def _take_in(self, entry: dict[str, Any]) -> None:
         if entry.get("kind") == "call":
-            completion = _completion(entry)
-            self._calls[entry["key"]] = completion
-            self._note_ignored_n(entry["request"]["model"], entry["request"].get("n", 1), completion)
+            self._calls[entry["key"]] = _completion(entry)
         elif entry.get("kind") == "refused":
             self._refusals[entry["key"]] = ParameterRefused(entry["parameter"], entry["message"])
             self._note_refusal(entry["model"], entry["parameter"])
@@ -173,11 +170,6 @@ class Record:
                 f"{self._path}: expected calls, refusals and facts, found {entry.get('kind')!r}: "
                 "the record was written by a later drpo; use that one"
             )
-
-    def _note_ignored_n(self, model: str, wanted: int, completion: Completion) -> None:
-        """Some endpoints ignore `n` instead of refusing it."""
-        if len(completion.choices) < wanted:
-            self._note_refusal(model, "n")
 
     def _note_refusal(self, model: str, parameter: str) -> None:
         noticed = self.refused_by_model.setdefault(model, [])
