@@ -27,6 +27,7 @@ from drpo.types import (
 )
 
 FEWEST_ASPECTS, MOST_ASPECTS = 2, 5  # DRPO, Appendix E.1.2
+AHEAD_AT_ONCE = 4  # keeps ahead of the search unless one choice takes as long as four levels
 AHEAD = 1  # Request.priority of aspects chosen ahead: after whatever the present level needs
 
 
@@ -78,17 +79,34 @@ class DynamicAspects:
     def __init__(self, asker: Asker, model: str, sampling: Sampling) -> None:
         self._asker, self._model, self._sampling = asker, model, sampling
         self._chosen: dict[str, asyncio.Task[Selection | Failed]] = {}
+        self._ahead: dict[str, Query] = {}
+        self._workers: set[asyncio.Task[None]] = set()
 
     def look_ahead(self, queries: Sequence[Query]) -> None:
-        for query in queries:
-            self._begin(query, AHEAD)
+        """A few at a time: all at once would be a burst of work just when the first level needs the CPU."""
+        self._ahead.update({query.text: query for query in queries if query.text not in self._chosen})
+        for _ in range(min(len(self._ahead), AHEAD_AT_ONCE - len(self._workers))):
+            worker = asyncio.create_task(self._work_ahead())
+            self._workers.add(worker)
+            worker.add_done_callback(self._workers.discard)
 
     async def choose(self, query: Query) -> Selection | Failed:
         return await asyncio.shield(self._begin(query, 0))
 
     async def settle(self) -> None:
-        """Wait until nothing is being chosen; failures stay with those who ask for the query."""
+        """Wait until nothing is being chosen; failures stay with those who ask for the query.
+
+        What was to be chosen ahead is chosen even if nobody came to need it: how much of it there was must
+        not depend on timing, for the calls are counted in the result.
+        """
+        while self._workers:
+            await asyncio.wait(self._workers)
         await asyncio.gather(*self._chosen.values(), return_exceptions=True)
+
+    async def _work_ahead(self) -> None:
+        while self._ahead:
+            query = self._ahead.pop(next(iter(self._ahead)))
+            await asyncio.wait({self._begin(query, AHEAD)})
 
     def _begin(self, query: Query, priority: int) -> asyncio.Task[Selection | Failed]:
         if query.text not in self._chosen:
