@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import inspect
 import os
 from collections.abc import Callable, Coroutine, Mapping
@@ -17,7 +18,7 @@ from drpo.alignment import Aligned, Alignment, read_alignment, template_digest
 from drpo.compose import Composer
 from drpo.config import Config, ExamplesConfig, OptimizeConfig, resolve
 from drpo.errors import InputError
-from drpo.llm.base import LLM, Role
+from drpo.llm.base import LLM, ROLES, Role
 from drpo.llm.client import Connections
 from drpo.plan import examples_plan, optimize_plan
 from drpo.replaying import ReplayReport, replay_run
@@ -44,7 +45,7 @@ async def optimize_async(
     config: OptimizeConfig | None = None,
     *,
     models: Mapping[Role, LLM] | None = None,
-    reward: OwnReward | None = None,
+    reward: OwnReward | str | None = None,
     hooks: Hooks | None = None,
     **settings: Any,
 ) -> OptimizeResult:
@@ -53,19 +54,23 @@ async def optimize_async(
     config or settings: see `OptimizeConfig`; settings may also come from DRPO_* variables and `.env`.
     models: your own `LLM` object for any role; give it a `name`, which identifies it in the record.
     reward: your own `reward(query, response)`, sync or async, instead of the evaluator: a number from 1 to 5,
-    a mapping aspect -> number or {"score", "rationale"}, or None where it cannot tell.
+    a mapping aspect -> number or {"score", "rationale"}, or None where it cannot tell. It is identified by
+    its attribute `name`, else by its name and code (what it closes over is not seen). Or the setting of that
+    name, "dynamic" or "static".
     """
     env = environment()
+    own = _split_reward(reward, settings)
+    _check_roles(models)
     config = _config(OptimizeConfig, config, settings, env, has_model="base" in (models or {}))
-    plan = optimize_plan(config, env, models, own_reward=_name_of(reward))
-    return await run_optimize(plan, env, _with_reward(hooks, reward))
+    plan = optimize_plan(config, env, models, own_reward=_name_of(own))
+    return await run_optimize(plan, env, _with_reward(hooks, own))
 
 
 def optimize(
     config: OptimizeConfig | None = None,
     *,
     models: Mapping[Role, LLM] | None = None,
-    reward: OwnReward | None = None,
+    reward: OwnReward | str | None = None,
     hooks: Hooks | None = None,
     **settings: Any,
 ) -> OptimizeResult:
@@ -77,22 +82,24 @@ async def optimize_examples_async(
     config: ExamplesConfig | None = None,
     *,
     models: Mapping[Role, LLM] | None = None,
-    reward: OwnReward | None = None,
+    reward: OwnReward | str | None = None,
     hooks: Hooks | None = None,
     **settings: Any,
 ) -> ExamplesResult:
     """Improve the responses of in-context examples (DRPO, Algorithm 1). Arguments as `optimize_async`."""
     env = environment()
+    own = _split_reward(reward, settings)
+    _check_roles(models)
     config = _config(ExamplesConfig, config, settings, env)
-    plan = examples_plan(config, env, models, own_reward=_name_of(reward))
-    return await run_examples(plan, env, _with_reward(hooks, reward))
+    plan = examples_plan(config, env, models, own_reward=_name_of(own))
+    return await run_examples(plan, env, _with_reward(hooks, own))
 
 
 def optimize_examples(
     config: ExamplesConfig | None = None,
     *,
     models: Mapping[Role, LLM] | None = None,
-    reward: OwnReward | None = None,
+    reward: OwnReward | str | None = None,
     hooks: Hooks | None = None,
     **settings: Any,
 ) -> ExamplesResult:
@@ -163,20 +170,42 @@ def _config(
     env: Mapping[str, str],
     has_model: bool = False,
 ) -> Config:
-    if config is None:
-        if has_model:
-            settings.setdefault("model", "demo")  # a placeholder: the user's own object plays the base role
-        return resolve(kind, settings, env)
-    if settings:
+    if config is not None and settings:
         raise InputError(f"give a config or settings, not both (came: config and {', '.join(settings)})")
-    return config
+    if config is not None:
+        settings = config.model_dump(exclude_unset=True)
+    if has_model:
+        settings.setdefault("model", "demo")  # a placeholder: the user's own object plays the base role
+    return resolve(kind, settings, env)
+
+
+def _split_reward(reward: OwnReward | str | None, settings: dict[str, Any]) -> OwnReward | None:
+    """`reward=` is a function of the user's own, or the setting of that name."""
+    if isinstance(reward, str):
+        settings["reward"] = reward
+        return None
+    return reward
+
+
+def _check_roles(models: Mapping[Role, LLM] | None) -> None:
+    for role in models or {}:
+        if role not in ROLES:
+            raise InputError(f"models: expected the roles {', '.join(ROLES)}, came {role!r}")
 
 
 def _name_of(reward: OwnReward | None) -> str | None:
     if reward is None:
         return None
-    name = getattr(reward, "__qualname__", type(reward).__qualname__)
-    return f"{getattr(reward, '__module__', '')}.{name}"
+    named = getattr(reward, "name", None)
+    if named:
+        return str(named)
+    name = f"{getattr(reward, '__module__', '')}.{getattr(reward, '__qualname__', type(reward).__qualname__)}"
+    code = getattr(reward, "__code__", None)
+    if code is None:
+        return name
+    # Two functions may share a name, lambdas always do: what they say tells them apart.
+    said = f"{code.co_code.hex()} {code.co_names} {[c for c in code.co_consts if not hasattr(c, 'co_code')]}"
+    return f"{name}#{hashlib.sha256(said.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"
 
 
 def _with_reward(hooks: Hooks | None, reward: OwnReward | None) -> Hooks:

@@ -12,7 +12,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -54,7 +54,9 @@ class CommonConfig(BaseModel):
     optimizer_temperature: float = _field(0.2, "Sampling of proposals.", ge=0, le=2)
     optimizer_top_p: float = _field(0.95, "Sampling of proposals.", gt=0, le=1)
     max_tokens: int = _field(2048, "Longest reply of optimizer, evaluator and selector, in tokens.", ge=16)
-    patience: int | None = _field(None, "End after so many levels without a gain.", ge=1)
+    patience: int | None = _field(
+        None, "End after so many levels whose best score is not above the best before.", ge=1
+    )
     random_seed: int = _field(0, "Orders the seed queries and seeds sampled requests.", ge=0)
     prompts: Path | None = _field(
         None, "Folder with templates (*.j2, aspects.toml) that replace the shipped ones."
@@ -68,7 +70,7 @@ class CommonConfig(BaseModel):
     timeout_s: float = _field(300.0, "Longest one request may take.", identity=False, gt=0)
     deadline_s: float = _field(900.0, "Longest one call may take with all its retries.", identity=False, gt=0)
     reuse: bool = _field(
-        True, "Reuse aspects that other runs have chosen for the same question.", identity=False
+        True, "Reuse aspects that other runs chose for the same question (default).", identity=False
     )
     runs_dir: Path = _field(Path("runs"), "Folder of the runs.", identity=False)
     name: str | None = _field(None, "Name of the run inside the runs folder.", identity=False)
@@ -150,6 +152,8 @@ class OptimizeConfig(CommonConfig):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
+        if not self.initial_prompt.strip():
+            raise ValueError("initial-prompt: expected a text, came a blank one")
         for passage in self.protect:
             if not passage.strip():
                 raise ValueError("protect: expected a text, came a blank one")
@@ -172,6 +176,8 @@ class ExamplesConfig(CommonConfig):
 
 
 Config = TypeVar("Config", bound=CommonConfig)
+_KEY_VARIABLES = [f"{role}_API_KEY" for role in ("BASE", "OPTIMIZER", "EVALUATOR", "SELECTOR", "EMBEDDER")]
+_OTHER_VARIABLES = [*_KEY_VARIABLES, "CONFIG", "JSON", "QUIET", "CACHE_DIR", "TRACEBACK", "PUBLISHED_RUNS"]
 
 # SEMANTICS of the published runs. Whatever later work switches on by default is switched off here.
 PUBLISHED: dict[str, Any] = {
@@ -212,7 +218,9 @@ def resolve(
     kind: type[Config], given: Mapping[str, Any], environment: Mapping[str, str], file: Path | None = None
 ) -> Config:
     """The settings: `given` (flags or keyword arguments; None means not given), then DRPO_* variables, then
-    the TOML file, then the preset, then the defaults. Raises InputError naming the setting."""
+    the TOML file, then the defaults. A preset stands right below what was given where it was given itself,
+    and below the file where it came from there. Raises InputError naming the setting."""
+    _refuse_misspelt(environment)
     fields = kind.model_fields
     unknown = [name for name in given if name not in fields]
     if unknown:
@@ -222,7 +230,9 @@ def resolve(
         text = environment.get(f"DRPO_{name.upper()}")
         if text is not None and name != "roles":
             values[name] = text
-    values.update({name: value for name, value in given.items() if value is not None})
+    given = {name: value for name, value in given.items() if value is not None}
+    preset = _preset(kind, given.get("preset"))
+    values = {**_preset(kind, values.get("preset")), **values, **preset, **given}
     roles = values.get("roles", {})
     for role, field in (("base", "model"), ("optimizer",) * 2, ("evaluator",) * 2, ("selector",) * 2):
         model = (
@@ -232,9 +242,6 @@ def resolve(
         )
         if model is not None:
             values.setdefault(field, model)
-    if values.get("preset") == "published":
-        preset = PUBLISHED if kind is OptimizeConfig else _PUBLISHED_EXAMPLES
-        values = {**preset, **values}
     if isinstance(values.get("protect"), str):
         values["protect"] = (values["protect"],)
     for name in ("initial_prompt", "protect"):
@@ -244,6 +251,24 @@ def resolve(
         return kind.model_validate(values)
     except ValidationError as error:
         raise InputError(_sentence(error, kind)) from None
+
+
+def _preset(kind: type[CommonConfig], name: object) -> dict[str, Any]:
+    if name != "published":
+        return {}
+    return PUBLISHED if kind is OptimizeConfig else _PUBLISHED_EXAMPLES
+
+
+def _refuse_misspelt(environment: Mapping[str, str]) -> None:
+    """A setting that is silently ignored costs a run. What resembles no setting is somebody else's."""
+    names = {
+        f"DRPO_{name.upper()}" for kind in (OptimizeConfig, ExamplesConfig) for name in kind.model_fields
+    }
+    names |= {f"DRPO_{name}" for name in _OTHER_VARIABLES}
+    for name in environment:
+        near = difflib.get_close_matches(name, names, n=1, cutoff=0.85) if name.startswith("DRPO_") else []
+        if near and name not in names:
+            raise InputError(f"{name}: no setting has this name; did you mean {near[0]}?")
 
 
 def flag(name: str) -> str:
@@ -308,9 +333,6 @@ def _sentence(error: ValidationError, kind: type[CommonConfig]) -> str:
         return f"[{where.removesuffix('.[key]')}] in the --config file: {message[0].lower()}{message[1:]}"
     came = str(first["input"])[:80]
     return f"{flag(where)} (or DRPO_{where.upper()}): {message[0].lower()}{message[1:]}, came {came!r}"
-
-
-Setting = Annotated[str, "NAME=VALUE"]
 
 
 def parse_overrides(settings: list[str]) -> dict[str, str]:

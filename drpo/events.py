@@ -56,7 +56,7 @@ class LevelDone:
 
 @dataclass(frozen=True, slots=True)
 class SearchDone:
-    """The search is over. `ended`: depth, stalled, patience, perfect."""
+    """The search is over. `ended`: depth, queries, stalled, patience, perfect."""
 
     best: int
     score: float | None

@@ -34,7 +34,10 @@ OPENAI_URL = "https://api.openai.com/v1"
 
 @dataclass(frozen=True, slots=True)
 class ModelChoice:
-    """Who plays a role. `identity` is what requests are keyed by; `custom` is a user's own object."""
+    """Who plays a role. `identity` is what requests are keyed by; `custom` is a user's own object.
+
+    defaulted: nobody named it, drpo chose.
+    """
 
     identity: str
     provider: str
@@ -43,6 +46,7 @@ class ModelChoice:
     entry: CatalogEntry | None
     key_variables: tuple[str, ...]
     custom: LLM | None = None
+    defaulted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +94,12 @@ def optimize_plan(
             f"--shots {config.shots}: {examples.source} has {len(examples.examples)} examples; "
             "ask for fewer shots or give more examples"
         )
+    notes = seeds.cleaned
+    if len(queries) < config.depth:
+        count = len(queries)
+        notes += (f"{count} for a depth of {config.depth}: the search ends after level {count}",)
     embedder = config.embedder or ("lexical" if models["base"].provider == "demo" else EMBEDDER)
-    inputs = Inputs(tuple(queries), examples, Templates(config.prompts), seeds.cleaned)
+    inputs = Inputs(tuple(queries), examples, Templates(config.prompts), notes)
     return Plan(config, models, inputs, embedder, _identity("optimize", config, models, inputs, embedder))
 
 
@@ -129,7 +137,8 @@ def choose_models(
             return _custom_choice(custom[role])
         if name is None and other is not None:
             return _as_well(role, other, config)
-        return _choice(role, name or _strong(environment), config, environment)
+        chosen = _choice(role, name or _strong(environment), config, environment)
+        return chosen if name else replace(chosen, defaulted=True)
 
     model = getattr(config, "model", None)
     choices: dict[Role, ModelChoice] = {}
@@ -171,7 +180,7 @@ def _choice(role: Role, name: str, config: CommonConfig, environment: Mapping[st
             f"{name}: drpo does not start vLLM servers yet. Start one (vllm serve {spec.name}) and name it: "
             f"{name if '/' in name else 'vllm/' + spec.name}@http://127.0.0.1:8000/v1"
         )
-    base_url = _openai_base_url(environment)
+    base_url = openai_base_url(environment)
     url = spec.url or base_url
     # The same model at the same endpoint, however the endpoint was named, is one identity.
     identity = replace(spec, url=None if spec.provider == "openai" and url == OPENAI_URL else url).identity
@@ -179,7 +188,8 @@ def _choice(role: Role, name: str, config: CommonConfig, environment: Mapping[st
     return ModelChoice(identity, spec.provider, spec.name, url, spec.entry, variables)
 
 
-def _openai_base_url(environment: Mapping[str, str]) -> str:
+def openai_base_url(environment: Mapping[str, str]) -> str:
+    """OPENAI_BASE_URL, normalised, or OpenAI's own address."""
     given = environment.get("OPENAI_BASE_URL")
     if not given:
         return OPENAI_URL
@@ -223,6 +233,13 @@ def _custom_choice(model: LLM) -> ModelChoice:
     return ModelChoice(f"custom/{name}", "custom", name, None, None, (), model)
 
 
+def _without_effect(settings: Mapping[str, Any]) -> set[str]:
+    """Settings that the chosen search does not look at: they must not make it another run."""
+    if settings.get("search") == "monte-carlo":
+        return {"patience", "path_score", "keep_above", "max_extra_depth"}
+    return {"width"} if settings.get("search") == "greedy" else set()
+
+
 def _identity(
     command: str, config: CommonConfig, models: Mapping[Role, ModelChoice], inputs: Inputs, embedder: str
 ) -> dict[str, Any]:
@@ -237,10 +254,12 @@ def _identity(
         "prompts",
         "embedder",
     }
+    everything = config.model_dump(mode="json")
+    unused = files | _without_effect(everything)
     settings = {
         name: value
-        for name, value in config.model_dump(mode="json").items()
-        if name in config.identity_fields() and name not in files
+        for name, value in everything.items()
+        if name in config.identity_fields() and name not in unused
     }
     if "demo" not in {choice.provider for choice in models.values()}:
         settings = {name: value for name, value in settings.items() if not name.startswith("demo_")}
@@ -280,6 +299,8 @@ def default_name(plan: Plan) -> str:
 def run_path(plan: Plan) -> Path:
     """Where the run lives: --run-dir, or --name (or the default name) inside the runs folder."""
     config = plan.config
+    if config.run_dir is not None and config.name is not None:
+        raise InputError("--run-dir and --name both say where the run is; give one of them")
     if config.run_dir is not None:
         return config.run_dir
     return config.runs_dir / (config.name or default_name(plan))

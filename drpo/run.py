@@ -109,10 +109,10 @@ async def run_examples(plan: Plan, environment: Mapping[str, str], hooks: Hooks)
         else:
             resources = Resources(Record(directory.calls), hooks.stop, environment, plan.config)
             events = EventFile(directory.events)
-            emit = _emitter(events, hooks.observers)
+            tell = _teller(hooks.observers)
             try:
                 improved = await supervise(
-                    search_examples(plan, resources, hooks.own_reward, emit), resources, hooks
+                    search_examples(plan, resources, hooks.own_reward, events.emit, tell), resources, hooks
                 )
             finally:
                 await resources.close()
@@ -264,15 +264,25 @@ def _improved(row: Mapping[str, Any]) -> ImprovedExample:
 
 
 def _emitter(file: EventFile, observers: Sequence[Observer]) -> Emit:
+    tell = _teller(observers)
+
     def emit(events: Sequence[Event]) -> None:
         file.emit(events)
+        tell(events)
+
+    return emit
+
+
+def _teller(observers: Sequence[Observer]) -> Emit:
+    def tell(events: Sequence[Event]) -> None:
         for event in events:
             if isinstance(event, LevelDone):
-                log.info("level %d done, limit %d", event.level, event.limit)
+                subject = "" if event.subject is None else f"example {event.subject + 1}, "
+                log.info("%slevel %d done, limit %d", subject, event.level, event.limit)
             for observer in observers:
                 observer(event)
 
-    return emit
+    return tell
 
 
 def _log_failure(error: BaseException) -> None:

@@ -119,9 +119,10 @@ def prompt_strategy(config: OptimizeConfig, trials: int) -> Strategy:
 
 
 async def search_examples(
-    plan: Plan, resources: Resources, own_reward: OwnCall | None, emit: Emit
+    plan: Plan, resources: Resources, own_reward: OwnCall | None, emit: Emit, tell: Emit | None = None
 ) -> tuple[ImprovedExample, ...]:
-    """Algorithm 1 for each example, concurrently; events are emitted in the order of the examples."""
+    """Algorithm 1 for each example, concurrently. Events are emitted in the order of the examples, so that a
+    file of them is always the same; `tell` hears of them when they happen."""
     config = plan.config
     assert isinstance(config, ExamplesConfig)
     models = await open_models(plan, resources)
@@ -144,12 +145,17 @@ async def search_examples(
     async def improve(subject: int, example: Example) -> ImprovedExample:
         events: list[Event] = []
 
+        def happened(new: Sequence[Event]) -> None:
+            events.extend(new)
+            if tell:
+                tell(new)
+
         async def observe(level: Level[ResponseState]) -> None:
-            events.extend(level_events(level, strategy, subject))
+            happened(level_events(level, strategy, subject))
 
         problem = ExampleProblem(example, reward, optimizer)
         outcome = await search(problem, strategy, unreadable=config.unreadable, observe=observe)
-        events.append(end_event(outcome, subject))
+        happened([end_event(outcome, subject)])
         turn.done(subject, lambda: emit(events))
         best = outcome.best
         after = Example(example.query, best.state.response, example.kind)

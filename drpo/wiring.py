@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import random
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -15,9 +15,9 @@ import platformdirs
 from drpo.ask import Asker
 from drpo.compose import PromptForm, Sampling
 from drpo.config import CommonConfig, OptimizeConfig
-from drpo.errors import InputError, ProviderRefused
+from drpo.errors import DrpoError, InputError, ProviderRefused
 from drpo.llm.adapt import Adapt
-from drpo.llm.base import LLM, ROLES, Message, Request, Role
+from drpo.llm.base import LLM, ROLES, Completion, Message, Request, Role
 from drpo.llm.catalog import parse_model
 from drpo.llm.client import Connections, Endpoint, OpenAIClient
 from drpo.llm.limits import Limit, Slots, Stop
@@ -25,7 +25,7 @@ from drpo.llm.recorder import Record, Recorder
 from drpo.llm.retry import Retry
 from drpo.llm.reuse import Reuse, Store
 from drpo.parse import Unreadable, read_selection
-from drpo.plan import ModelChoice, Plan, digest_of
+from drpo.plan import OPENAI_URL, ModelChoice, Plan, digest_of, openai_base_url
 from drpo.retrieve import LexicalRetriever, Retriever, VectorCache, VectorRetriever
 from drpo.reward import DynamicAspects, EvaluatorReward, OwnReward, Reward, StaticAspects, plain_reward
 from drpo.transition import Optimizer
@@ -65,11 +65,8 @@ async def _open_model(role: Role, choice: ModelChoice, plan: Plan, resources: Re
     record, stop = resources.record, resources.stop
     inner: LLM | None = None
     if resources.live:
-        config = resources.config
-        slots = resources.slots.setdefault(choice.url or choice.identity, Slots(config.concurrency))
-        limited = Limit(_client(choice, resources), slots, stop)
-        inner = Retry(limited, stop=stop, deadline_s=config.deadline_s, random=random.Random())
-        if role == "selector" and config.reuse and _lasting(choice):
+        inner = _live(choice, resources)
+        if role == "selector" and resources.config.reuse and _lasting(choice):
             inner = Reuse(
                 inner, Store(cache_folder(resources.environment) / "selections.jsonl"), _readable(plan)
             )
@@ -82,9 +79,38 @@ async def _open_model(role: Role, choice: ModelChoice, plan: Plan, resources: Re
     return Adapt(Recorder(record, inner, stop), record, refused)
 
 
+def _live(choice: ModelChoice, resources: Resources) -> LLM:
+    config, stop = resources.config, resources.stop
+    slots = resources.slots.setdefault(choice.url or choice.identity, Slots(config.concurrency))
+    limited = Limit(_client(choice, resources), slots, stop)
+    return Retry(limited, stop=stop, deadline_s=config.deadline_s, random=random.Random())
+
+
+class _OwnModel:
+    """A user's own model, whose mistakes are named as theirs before anything of them is recorded."""
+
+    def __init__(self, model: LLM, name: str) -> None:
+        self._model, self._name = model, name
+
+    async def complete(self, request: Request) -> Completion:
+        try:
+            completion = await self._model.complete(request)
+        except DrpoError:
+            raise
+        except Exception as error:
+            raise InputError(f"your model {self._name} raised {type(error).__name__}: {error}") from error
+        given: object = completion  # whatever the protocol says
+        if not isinstance(given, Completion) or not given.choices:
+            raise InputError(
+                f"your model {self._name}: expected a Completion with at least one choice, "
+                f"came {type(completion).__name__}"
+            )
+        return completion
+
+
 def _client(choice: ModelChoice, resources: Resources) -> LLM:
     if choice.custom is not None:
-        return choice.custom
+        return _OwnModel(choice.custom, choice.name)
     config = resources.config
     if choice.provider == "demo":
         from drpo.llm.simulated import Latency, SimulatedLLM, World
@@ -208,9 +234,10 @@ def build_retriever(
         return VectorRetriever(examples, SentenceTransformerEmbedder(name), cache)
     if provider == "openai" and name:
         spec = parse_model(embedder)
-        url = spec.url or environment.get("OPENAI_BASE_URL") or "https://api.openai.com/v1"
-        variable = "OPENAI_API_KEY" if spec.url is None else "DRPO_EMBEDDER_API_KEY"
-        endpoint = Endpoint(url, environment.get(variable))
+        base_url = openai_base_url(environment)
+        url = spec.url or base_url
+        ours = url in (OPENAI_URL, base_url)  # OpenAI's key goes to OpenAI's address only
+        endpoint = Endpoint(url, environment.get("OPENAI_API_KEY" if ours else "DRPO_EMBEDDER_API_KEY"))
         return VectorRetriever(examples, OpenAIEmbedder(connections, endpoint, spec.name), cache)
     raise InputError(
         f"--embedder {embedder}: expected lexical, sentence-transformers/NAME or openai/NAME@URL"
@@ -232,7 +259,8 @@ async def choose_form(plan: Plan, resources: Resources) -> PromptForm:
             return "chat"
         request = Request(base.identity, messages=(Message("user", "Hello"),), max_tokens=1)
         try:
-            await _client(base, resources).complete(request)
+            # With an end of its own: that a chat is refused is an answer here, and not the end of the run.
+            await _live(base, replace(resources, stop=Stop())).complete(request)
         except ProviderRefused as refused:
             if "chat template" in str(refused).lower():
                 return "text"

@@ -62,7 +62,7 @@ def test_own_models_and_an_own_reward_need_no_evaluator(
     assert set(result.alignment.found.calls) <= {"base", "optimizer"}
     assert result.sent == result.alignment.found.calls
     assert result.alignment.models["base"] == "custom/mine"
-    assert result.alignment.models["evaluator"].endswith(f".{reward.__name__}")
+    assert result.alignment.models["evaluator"].split("#")[0].endswith(f".{reward.__name__}")
     with testing.closed_sockets():
         report = drpo.replay(tmp_path / "run")
     assert report.identical and report.result == result.alignment
@@ -197,3 +197,58 @@ def test_examples_are_improved_from_python_too(tmp_path: Path) -> None:
     assert [item.before.query for item in result.examples] == ["a?", "b?"]
     assert all((item.reward_after or 0) >= (item.reward_before or 0) for item in result.examples)
     assert drpo.replay(tmp_path / "run").identical
+
+
+def test_reward_is_also_the_setting_of_that_name(tmp_path: Path) -> None:
+    result = drpo.optimize(model="demo", depth=2, reward="static", run_dir=tmp_path / "run")
+    assert result.alignment.found.settings["settings"]["reward"] == "static"
+    assert "selector" not in result.alignment.found.calls
+
+
+def test_two_functions_without_a_name_of_their_own_are_two_rewards(tmp_path: Path) -> None:
+    run = {"models": own_models(), "runs_dir": tmp_path, **OPTIONS}
+    scores = [
+        drpo.optimize(reward=reward, **run).alignment.found.path_score
+        for reward in (lambda q, r: 2, lambda q, r: 4)
+    ]
+    assert scores == [2.0, 4.0]
+
+
+def test_a_typed_config_is_resolved_like_keywords(tmp_path: Path) -> None:
+    prompt = tmp_path / "prompt.txt"
+    prompt.write_text("Serve the library.")
+    config = drpo.OptimizeConfig(
+        model="demo", depth=2, preset="published", initial_prompt=f"@{prompt}", run_dir=tmp_path / "run"
+    )
+    settings = drpo.optimize(config).alignment.found.settings["settings"]
+    assert (settings["unreadable"], settings["repairs"], settings["depth"]) == ("zero", 0, 2)
+    assert settings["initial_prompt"] == "Serve the library."
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (drpo.Completion(()), "at least one choice, came Completion"),
+        ("a text", "came str"),
+        (ValueError("no weights"), "your model mine raised ValueError: no weights"),
+    ],
+)
+def test_a_mistake_of_an_own_model_is_named_and_never_recorded(tmp_path: Path, wrong: Any, said: str) -> None:
+    class Mine:
+        name = "mine"
+
+        async def complete(self, request: Request) -> drpo.Completion:
+            if isinstance(wrong, Exception):
+                raise wrong
+            return wrong  # type: ignore[no-any-return]
+
+    run_dir = tmp_path / "run"
+    with pytest.raises(InputError, match=said):
+        drpo.optimize(models={**own_models(), "base": Mine()}, reward=by_aspect, run_dir=run_dir, **OPTIONS)
+    mended = drpo.optimize(models=own_models(), reward=by_aspect, run_dir=run_dir, **OPTIONS)
+    assert mended.alignment.found.calls["base"] > 0
+
+
+def test_models_of_unknown_roles_are_refused() -> None:
+    with pytest.raises(InputError, match=r"expected the roles base.*came 'judge'"):
+        drpo.optimize(model="demo", models={"judge": ScriptedLLM([])})  # type: ignore[dict-item]

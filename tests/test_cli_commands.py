@@ -70,7 +70,7 @@ def test_an_unknown_command_is_one_line(shell: Shell) -> None:
 def test_the_result_is_on_stdout_and_the_rest_on_stderr(shell: Shell) -> None:
     ran = shell.done(*[argument for argument in demo() if argument != "--quiet"])
     assert "path score" in ran.out and "Simulated models" in ran.out
-    assert "level 1 of 3: 1 tried, best " in ran.err and "not scored" not in ran.err
+    assert "level 1 of 3: 1 tried, reward " in ran.err and "not scored" not in ran.err
     assert "written: run/alignment.json" in ran.err
     assert shell.done(*demo()).err == ""
 

@@ -103,10 +103,11 @@ def test_flag_before_environment_before_file_before_preset_before_default(tmp_pa
     assert (config.shots, config.concurrency) == (2, 64)
 
 
-def test_the_preset_beats_only_the_defaults() -> None:
+def test_a_preset_given_as_a_flag_beats_the_environment_and_yields_to_flags() -> None:
     assert optimize({"preset": "published"}).repairs == 0
     assert optimize({"preset": "published", "repairs": 2}).repairs == 2
-    assert optimize({"preset": "published"}, DRPO_REPAIRS="3").repairs == 3
+    assert optimize({"preset": "published"}, DRPO_REPAIRS="3").repairs == 0
+    assert optimize(DRPO_PRESET="published", DRPO_REPAIRS="3").repairs == 3
     assert optimize().repairs == 1
     examples = resolve(ExamplesConfig, {"preset": "published"}, {})
     assert (examples.width, examples.samples, examples.depth, examples.repairs) == (1, 1, 5, 0)
@@ -238,3 +239,14 @@ def test_overrides_are_names_and_values() -> None:
     for wrong in ("width", "=3", " =3"):
         with pytest.raises(InputError, match="expected NAME=VALUE"):
             parse_overrides([wrong])
+
+
+def test_a_misspelt_variable_is_refused_and_a_stranger_is_not() -> None:
+    with pytest.raises(InputError, match="DRPO_WIDHT: no setting has this name; did you mean DRPO_WIDTH"):
+        optimize(DRPO_WIDHT="3")
+    assert optimize(DRPO_ELSEWHERE="3").width == 2
+
+
+def test_a_blank_initial_prompt_is_refused() -> None:
+    with pytest.raises(InputError, match="initial-prompt: expected a text"):
+        optimize({"initial_prompt": " "})

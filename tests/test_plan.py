@@ -203,7 +203,9 @@ def test_more_shots_than_examples(tmp_path: Path) -> None:
 
 
 def test_where_a_run_lives() -> None:
-    assert run_path(plan(run_dir="a/b", name="n")) == Path("a/b")
+    assert run_path(plan(run_dir="a/b")) == Path("a/b")
+    with pytest.raises(InputError, match="give one of them"):
+        run_path(plan(run_dir="a/b", name="n"))
     assert run_path(plan(name="n", runs_dir="r")) == Path("r/n")
     assert run_path(plan()) == Path("runs") / default_name(plan())
 

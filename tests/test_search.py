@@ -105,7 +105,7 @@ async def test_the_limit_grows_on_unscored_kept_states_too() -> None:  # rule 10
 
 async def test_a_search_ends_when_the_queries_run_out() -> None:  # rule 10
     outcome, levels = await run(ScriptedTree(lambda state, depth: THREE), beam(depth=20, trials=3))
-    assert (len(levels), outcome.levels, outcome.ended) == (3, 3, "depth")
+    assert (len(levels), outcome.levels, outcome.ended) == (3, 3, "queries")
 
 
 async def test_two_searches_with_one_strategy_start_from_the_same_limit() -> None:  # rule 13 mended

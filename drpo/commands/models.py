@@ -24,7 +24,8 @@ def command(as_json: bool) -> None:
         return
     table = Table()
     for heading in ("name", "stands for", "asked as", "context", "refuses", "note"):
-        table.add_column(heading, overflow="fold")
+        # Names are there to be copied and searched for: never folded, however narrow the terminal is.
+        table.add_column(heading, overflow="fold", no_wrap=heading in ("name", "stands for"))
     for entry in entries():
         context = f"{entry.context_tokens:,}" if entry.context_tokens else "-"
         refuses = ", ".join(sorted(entry.refuses)) or "-"

@@ -17,9 +17,13 @@ from drpo.run import run_optimize
 
 
 @click.command("optimize", epilog="Every flag is also a variable: --width is DRPO_WIDTH.")
-@click.option("--config", type=click.Path(path_type=Path), help="TOML file with settings.")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON document.")
-@click.option("--quiet", is_flag=True, help="No progress on stderr.")
+@click.option(
+    "--config", type=click.Path(path_type=Path), envvar="DRPO_CONFIG", help="TOML file with settings."
+)
+@click.option(
+    "--json", "as_json", is_flag=True, envvar="DRPO_JSON", help="Print the result as one JSON document."
+)
+@click.option("--quiet", is_flag=True, envvar="DRPO_QUIET", help="No progress on stderr.")
 @settings_flags(OptimizeConfig)
 def command(config: Path | None, as_json: bool, quiet: bool, **flags: Any) -> None:
     """Search for the system prompt that aligns a frozen model (DRPO, Algorithm 2).
@@ -32,7 +36,7 @@ def command(config: Path | None, as_json: bool, quiet: bool, **flags: Any) -> No
     settings = resolve(OptimizeConfig, flags, env, config)
     plan = optimize_plan(settings, env)
     if not quiet:
-        introduce(plan, defaulted=settings.optimizer is None)
+        introduce(plan)
     observers = () if quiet else (ProgressLines(),)
     result = run_with_signals(lambda hooks: run_optimize(plan, env, hooks), observers)
     if result.finished_before and not quiet:

@@ -17,9 +17,13 @@ from drpo.run import run_examples
 
 
 @click.command("optimize-examples", epilog="Every flag is also a variable: --depth is DRPO_DEPTH.")
-@click.option("--config", type=click.Path(path_type=Path), help="TOML file with settings.")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON document.")
-@click.option("--quiet", is_flag=True, help="No progress on stderr.")
+@click.option(
+    "--config", type=click.Path(path_type=Path), envvar="DRPO_CONFIG", help="TOML file with settings."
+)
+@click.option(
+    "--json", "as_json", is_flag=True, envvar="DRPO_JSON", help="Print the result as one JSON document."
+)
+@click.option("--quiet", is_flag=True, envvar="DRPO_QUIET", help="No progress on stderr.")
 @settings_flags(ExamplesConfig)
 def command(config: Path | None, as_json: bool, quiet: bool, **flags: Any) -> None:
     """Improve the responses of in-context examples (DRPO, Algorithm 1), all at once.
@@ -31,7 +35,7 @@ def command(config: Path | None, as_json: bool, quiet: bool, **flags: Any) -> No
     settings = resolve(ExamplesConfig, flags, env, config)
     plan = examples_plan(settings, env)
     if not quiet:
-        introduce(plan, defaulted=settings.optimizer is None and settings.model is None)
+        introduce(plan)
     observers = () if quiet else (ProgressLines(),)
     result = run_with_signals(lambda hooks: run_examples(plan, env, hooks), observers)
     if result.finished_before and not quiet:

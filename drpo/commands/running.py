@@ -12,7 +12,7 @@ import click
 from drpo.errors import Interrupted
 from drpo.events import Event, LevelDone, NodeMade, ProposalDropped
 from drpo.llm.prices import price_per_million
-from drpo.plan import OPENAI_URL, Plan, run_path
+from drpo.plan import OPENAI_URL, ModelChoice, Plan, run_path
 from drpo.run import GRACE_S, Hooks, Observer
 
 T = TypeVar("T")
@@ -46,18 +46,10 @@ def run_with_signals(work: Callable[[Hooks], Coroutine[Any, Any, T]], observers:
     return asyncio.run(main())
 
 
-def introduce(plan: Plan, defaulted: bool) -> None:
+def introduce(plan: Plan) -> None:
     """Say on stderr which models play, at what price where drpo chose them, and where the run is."""
     for role, choice in plan.models.items():
-        chosen = ""
-        if defaulted and role in ("optimizer", "evaluator") and choice.url == OPENAI_URL:
-            price = price_per_million(choice.name)
-            cost = (
-                f"${price.input_usd:g} in, ${price.output_usd:g} out per million tokens"
-                if price
-                else "price unknown"
-            )
-            chosen = f"  (drpo's choice: {cost}; --{role} names another)"
+        chosen = f"  (drpo's choice: {_cost(choice)}; --{role} names another)" if choice.defaulted else ""
         click.echo(f"{role + ':':<11}{choice.identity}{chosen}", err=True)
     if plan.simulated:
         click.echo("Models named demo are simulated: their figures say nothing about real models.", err=True)
@@ -66,17 +58,24 @@ def introduce(plan: Plan, defaulted: bool) -> None:
     click.echo(f"{'run:':<11}{run_path(plan)}", err=True)
 
 
+def _cost(choice: ModelChoice) -> str:
+    price = price_per_million(choice.name) if choice.url == OPENAI_URL else None
+    if price is None:
+        return "price unknown"
+    return f"${price.input_usd:g} in, ${price.output_usd:g} out per million tokens"
+
+
 class ProgressLines:
     """One line on stderr per level."""
 
     def __init__(self) -> None:
-        self._scores: dict[int, float | None] = {}
+        self._scores: dict[tuple[int | None, int], float | None] = {}
         self._made = self._dropped = 0
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, NodeMade):
             # The start is outside of the path score, as in the published runs; its reward is still of use.
-            self._scores[event.id] = event.reward if event.parent is None else event.score
+            self._scores[event.subject, event.id] = event.reward if event.parent is None else event.score
             self._made += 1
         elif isinstance(event, ProposalDropped):
             self._dropped += 1
@@ -85,10 +84,11 @@ class ProgressLines:
             self._made = self._dropped = 0
 
     def _say(self, level: LevelDone) -> None:
-        score = self._scores.get(level.beam[0])
-        best = "not scored" if score is None else f"{score:.2f}"
+        score = self._scores.get((level.subject, level.beam[0]))
+        name = "reward" if level.level == 0 or level.subject is not None else "best path score"
+        best = "not scored" if score is None else f"{name} {score:.2f}"
         subject = "" if level.subject is None else f"example {level.subject + 1:>2}, "
         dropped = f", {self._dropped} dropped" if self._dropped else ""
         stalled = ", no proposal could be evaluated: going on with its parents" if level.stalled else ""
-        done = f"{subject}level {level.level + 1} of {level.limit}: {self._made} tried{dropped}, best {best}"
+        done = f"{subject}level {level.level + 1} of {level.limit}: {self._made} tried{dropped}, {best}"
         click.echo(done + stalled, err=True)

@@ -75,7 +75,8 @@ def summary(alignment: Alignment) -> dict[str, Any]:
 def explain_end(ended: str) -> str:
     """Why the search ended, in words."""
     return {
-        "depth": "the limit of levels, or the last seed query, was reached",
+        "depth": "the limit of levels was reached",
+        "queries": "there was no further seed query",
         "stalled": "on three levels in a row no proposal could be evaluated; this is the best so far",
         "patience": "no gain for as many levels as --patience allows",
         "perfect": "every score was the highest",

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
+from drpo.api import environment
 from drpo.errors import InputError
 
 
 def find_run(given: Path) -> Path:
     """`given` as a path, or as the name of a run inside the runs folder."""
-    runs = Path(os.environ.get("DRPO_RUNS_DIR") or "runs")
+    runs = Path(environment().get("DRPO_RUNS_DIR") or "runs")
     inside = runs / given
     if given.exists():
         return given

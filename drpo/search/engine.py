@@ -14,7 +14,7 @@ from drpo.search.tree import Dropped, Node
 from drpo.types import Failed, Scored, State, State_co, Unscored
 
 Unreadable = Literal["drop", "zero"]
-Ended = Literal["depth", "stalled", "patience", "perfect"]
+Ended = Literal["depth", "queries", "stalled", "patience", "perfect"]
 STALLED_LEVELS = 3
 T = TypeVar("T")
 
@@ -76,7 +76,9 @@ async def search(
         draws = [(node, draw) for node in beam for draw in strategy.draws(node, limit)]
         if ended or not draws:
             best = strategy.best(beam, nodes)
-            return Outcome(best, strategy.score(best), tuple(nodes), beam[0].depth + 1, ended or "depth")
+            levels = beam[0].depth + 1
+            ended = ended or ("queries" if levels < limit else "depth")
+            return Outcome(best, strategy.score(best), tuple(nodes), levels, ended)
         attempts = _once(await settle(_attempts(problem, node, draw) for node, draw in draws))
         any_kept, level_stalled = any(a.kept for a in attempts), _is_stalled(attempts, unreadable)
         if level_stalled:
