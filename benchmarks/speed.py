@@ -57,20 +57,23 @@ def main() -> None:
     )
     given = parser.parse_args()
     print(f"critical path {CRITICAL_PATH_S:.1f} s; {given.repeats} runs each, medians")
-    print(f"{'search':<34}{'calls':>7}{'wall / critical path':>22}{'CPU ms a call':>15}")
+    print(f"{'search':<30}{'calls':>6} {'wall / critical path':>26}{'CPU ms a call':>15}")
     with mock_server() as url, tempfile.TemporaryDirectory() as folder:
         bench = Bench(url, Path(folder))
         bench.run(2, 3, 64)  # connections, imports, bytecode
-        narrow = bench.row("W=2 M=3", given.repeats, 2, 3, 64)
+        bench.row("W=2 M=3", given.repeats, 2, 3, 64)
         bench.row("W=2 M=3, at most 8 in the air", given.repeats, 2, 3, 8)
-        without = bench.row("W=2 M=3, nothing recorded", given.repeats, 2, 3, 64, recording=False)
         if given.serial:
             bench.row("W=2 M=3, one call at a time", 1, 2, 3, 1)
         if given.wide:
             bench.row("W=5 M=16", given.repeats, 5, 16, 128)
         if given.wide and given.serial:
             bench.row("W=5 M=16, one call at a time", 1, 5, 16, 1)
-        print(f"recording: {100 * (narrow / without - 1):+.1f} % of the wall time")
+        costs = [100 * (bench.recording_cost() - 1) for _ in range(given.repeats)]
+        print(
+            f"recording, pair by pair: {statistics.median(costs):+.1f} % of the wall time "
+            f"({min(costs):+.1f} to {max(costs):+.1f})"
+        )
         print(f"replay of {bench.calls} recorded calls: {1000 * bench.replay(2 * given.repeats + 1):.0f} ms")
 
 
@@ -81,15 +84,18 @@ class Bench:
         self._url, self._folder, self._number = url, folder, 0
         self.calls = 0
 
-    def row(self, name: str, repeats: int, *shape: int, recording: bool = True) -> float:
-        """Print one line; returns the median wall seconds."""
-        figures = [self.run(*shape, recording=recording) for _ in range(repeats)]
-        wall = statistics.median(f.wall_s for f in figures)
+    def recording_cost(self) -> float:
+        """Wall time of a narrow run over that of the same run with nothing recorded, one right after the other."""
+        without = self.run(2, 3, 64, recording=False)
+        return self.run(2, 3, 64).wall_s / without.wall_s
+
+    def row(self, name: str, repeats: int, *shape: int) -> None:
+        """Print one line."""
+        figures = [self.run(*shape) for _ in range(repeats)]
         cpu = statistics.median(1000 * f.cpu_s / f.calls for f in figures)
         ratios = [f.ratio for f in figures]
         spread = f"{statistics.median(ratios):.3f} ({min(ratios):.3f}-{max(ratios):.3f})"
-        print(f"{name:<34}{figures[0].calls:>7}{spread:>22}{cpu:>15.2f}", flush=True)
-        return wall
+        print(f"{name:<30}{figures[0].calls:>6} {spread:>26}{cpu:>15.2f}", flush=True)
 
     def run(self, width: int, samples: int, concurrency: int, *, recording: bool = True) -> Figures:
         """One search."""

@@ -20,12 +20,13 @@ from drpo.config import Config, ExamplesConfig, OptimizeConfig, resolve
 from drpo.errors import InputError
 from drpo.llm.base import LLM, ROLES, Role
 from drpo.llm.client import Connections
+from drpo.llm.limits import Stop
 from drpo.plan import examples_plan, optimize_plan
 from drpo.replaying import ReplayReport, replay_run
 from drpo.run import ExamplesResult, Hooks, OptimizeResult, run_examples, run_optimize
 from drpo.run_dir import read_inputs, read_run
 from drpo.templates import Templates
-from drpo.wiring import OwnCall, build_retriever
+from drpo.wiring import EmbeddingLimits, OwnCall, build_retriever
 
 T = TypeVar("T")
 OwnReward = Callable[[str, str], Any]
@@ -157,7 +158,9 @@ def load(path: str | Path, *, prompts: str | Path | None = None) -> LoadedAlignm
             "name its templates folder with prompts="
         )
     connections = Connections()
-    retriever = build_retriever(alignment.embedder, alignment.examples, connections, environment())
+    retriever = build_retriever(
+        alignment.embedder, alignment.examples, connections, environment(), Stop(), EmbeddingLimits()
+    )
     return LoadedAlignment(
         Aligned(alignment, Composer(templates, alignment.prompt_form), retriever), connections
     )

@@ -22,7 +22,7 @@ from drpo.llm.catalog import parse_model
 from drpo.llm.client import Connections, Endpoint, OpenAIClient
 from drpo.llm.limits import Limit, Slots, Stop
 from drpo.llm.recorder import Record, Recorder
-from drpo.llm.retry import Retry
+from drpo.llm.retry import Patience, Retry
 from drpo.llm.reuse import Reuse, Store
 from drpo.parse import Unreadable, read_selection
 from drpo.plan import OPENAI_URL, ModelChoice, Plan, digest_of, openai_base_url
@@ -209,8 +209,14 @@ async def find_shots(plan: Plan, resources: Resources, shots: int, reach: int) -
     examples = plan.inputs.examples
 
     async def retrieve(wanted: list[int]) -> list[list[int]]:
+        config = plan.config
         retriever = build_retriever(
-            plan.embedder, examples.examples, resources.connections, resources.environment
+            plan.embedder,
+            examples.examples,
+            resources.connections,
+            resources.environment,
+            resources.stop,
+            EmbeddingLimits(config.timeout_s, config.deadline_s, config.concurrency),
         )
         found = await retriever.top_k([queries[position] for position in wanted], shots)
         return [list(indices) for indices in found]
@@ -220,8 +226,22 @@ async def find_shots(plan: Plan, resources: Resources, shots: int, reach: int) -
     return tuple(tuple(indices) for indices in found)
 
 
+@dataclass(frozen=True, slots=True)
+class EmbeddingLimits:
+    """How long and how much an embedding endpoint is asked: those of the settings, or these."""
+
+    timeout_s: float = 120.0
+    deadline_s: float = 300.0
+    concurrency: int = 8
+
+
 def build_retriever(
-    embedder: str, examples: tuple[Example, ...], connections: Connections, environment: Mapping[str, str]
+    embedder: str,
+    examples: tuple[Example, ...],
+    connections: Connections,
+    environment: Mapping[str, str],
+    stop: Stop,
+    limits: EmbeddingLimits,
 ) -> Retriever:
     """The retriever that `embedder` names: lexical, sentence-transformers/NAME or openai/NAME[@URL]."""
     if embedder == "lexical":
@@ -238,7 +258,16 @@ def build_retriever(
         url = spec.url or base_url
         ours = url in (OPENAI_URL, base_url)  # OpenAI's key goes to OpenAI's address only
         endpoint = Endpoint(url, environment.get("OPENAI_API_KEY" if ours else "DRPO_EMBEDDER_API_KEY"))
-        return VectorRetriever(examples, OpenAIEmbedder(connections, endpoint, spec.name), cache)
+        patience = Patience(stop, random.Random(), deadline_s=limits.deadline_s)
+        remote = OpenAIEmbedder(
+            connections,
+            endpoint,
+            spec.name,
+            patience=patience,
+            timeout_s=limits.timeout_s,
+            concurrency=limits.concurrency,
+        )
+        return VectorRetriever(examples, remote, cache)
     raise InputError(
         f"--embedder {embedder}: expected lexical, sentence-transformers/NAME or openai/NAME@URL"
     )

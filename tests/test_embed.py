@@ -10,6 +10,7 @@ import traceback
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from random import Random
 from types import ModuleType
 from typing import Any
 
@@ -20,6 +21,8 @@ from aiohttp import web
 from drpo.errors import DrpoError, InputError, ProviderDown, ProviderRefused
 from drpo.llm.client import Connections, Endpoint
 from drpo.llm.embed import OpenAIEmbedder, SentenceTransformerEmbedder
+from drpo.llm.limits import Stop
+from drpo.llm.retry import Patience
 from drpo.retrieve import Embedder, VectorCache, VectorRetriever
 from drpo.types import Example
 
@@ -78,10 +81,20 @@ async def server(answer: Answer = served) -> AsyncIterator[Server]:
         await runner.cleanup()
 
 
+async def no_wait(seconds: float) -> bool:
+    return False
+
+
+def hasty() -> Patience:
+    """Gives up after the first try."""
+    return Patience(Stop(), Random(0), deadline_s=0.0)
+
+
 async def embed(url: str, texts: list[str], key: str | None = KEY, **options: Any) -> Any:
     connections = Connections()
     try:
-        options = {"waits_s": (0.0, 0.0), **options}
+        patience = Patience(Stop(), Random(0), deadline_s=3.0, sleep=no_wait)
+        options = {"patience": patience, "timeout_s": 30.0, "concurrency": 8, **options}
         embedder: Embedder = OpenAIEmbedder(connections, Endpoint(url, key), "small", **options)
         return await embedder.embed(texts)
     finally:
@@ -141,7 +154,7 @@ async def test_a_refusal_is_told_without_the_key(
     assert f"openai/small@{here.url}: status {status}: " in str(caught.value)
     assert remedy in str(caught.value)
     assert "\n" not in str(caught.value)
-    assert len(here.batches) == (1 if kind is ProviderRefused else 3)
+    assert (len(here.batches) == 1) == (kind is ProviderRefused)
 
 
 @pytest.mark.parametrize(
@@ -176,7 +189,7 @@ async def test_what_may_pass_is_asked_again(hiccup: Any) -> None:
 async def test_a_reply_that_is_no_list_of_vectors_is_refused(reply: Any) -> None:
     async with server(lambda texts, number: reply) as here:
         with pytest.raises(ProviderDown, match=r"expected a vector per text: .*OpenAI-compatible API"):
-            await embed(here.url, ["1", "2"], waits_s=())
+            await embed(here.url, ["1", "2"], patience=hasty())
 
 
 async def test_batches_with_vectors_of_different_lengths_are_refused() -> None:
@@ -193,18 +206,23 @@ async def test_an_endpoint_that_is_not_there_is_down() -> None:
     with pytest.raises(
         ProviderDown, match=r"openai/small@http://127\.0\.0\.1:9/v1: expected a vector per text"
     ):
-        await embed("http://127.0.0.1:9/v1", ["1"])
+        await embed("http://127.0.0.1:9/v1", ["1"], patience=hasty())
 
 
 async def test_a_reply_that_takes_too_long_is_given_up() -> None:
     async with server() as here:
         with pytest.raises(ProviderDown, match=r"no reply within 0.001 s"):
-            await embed(here.url, ["1"], timeout_s=0.001, waits_s=())
+            await embed(here.url, ["1"], timeout_s=0.001, patience=hasty())
 
 
 def test_the_identity_names_model_and_url_but_no_secret() -> None:
     endpoint = Endpoint("https://name:password@host/v1/?token=secret", KEY)
-    assert OpenAIEmbedder(Connections(), endpoint, "small").identity == "openai/small@https://host/v1"
+    assert (
+        OpenAIEmbedder(
+            Connections(), endpoint, "small", patience=hasty(), timeout_s=1, concurrency=1
+        ).identity
+        == "openai/small@https://host/v1"
+    )
 
 
 class FakeModel:

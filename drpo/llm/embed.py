@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-import re
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drpo.errors import DrpoError, InputError, ProviderDown, ProviderRefused
-from drpo.llm.retry import Transient, retry_after_s
+from drpo.llm.faults import one_line
+from drpo.llm.retry import Patience, Transient, retry_after_s
 
 if TYPE_CHECKING:
     from openai import APIStatusError, AsyncOpenAI
@@ -26,10 +26,6 @@ if TYPE_CHECKING:
 Vectors = NDArray[np.float32]
 
 TEXTS_A_REQUEST = 256  # endpoints take 2,048 at most, some small servers a few hundred
-REQUESTS_AT_ONCE = 8
-WAITS_S = (0.5, 2.0, 8.0)  # between tries; longer troubles end the command, which can be run again
-LONGEST_WAIT_S = 60.0  # quotas are counted per minute
-TIMEOUT_S = 120.0
 PROBE_S = 10.0
 
 _NAMESPACE = "sentence-transformers"
@@ -86,7 +82,8 @@ class SentenceTransformerEmbedder:
             if self._is_folder:
                 raise InputError(
                     f"embedding model {self._name}: expected a folder saved by sentence-transformers, but it "
-                    f"cannot be loaded: {_one_line(error)}. Save it again, or choose {_OTHER_EMBEDDERS}"
+                    f"cannot be loaded: {one_line(str(error), None)}. Save it again, or choose "
+                    f"{_OTHER_EMBEDDERS}"
                 ) from error
         repository = self._name if "/" in self._name else f"{_NAMESPACE}/{self._name}"
         try:
@@ -96,8 +93,8 @@ class SentenceTransformerEmbedder:
         except Exception as error:
             raise InputError(
                 f"embedding model {self._name}: neither cached here nor to be had from the Hugging Face hub: "
-                f"{_one_line(error)}. Fetch it where there is a network (hf download {repository}), "
-                f"give the path of its folder, or choose {_OTHER_EMBEDDERS}"
+                f"{one_line(str(error), None)}. Fetch it where there is a network "
+                f"(hf download {repository}), give the path of its folder, or choose {_OTHER_EMBEDDERS}"
             ) from error
 
 
@@ -146,10 +143,10 @@ class HasClients(Protocol[EndpointT_contra]):
 
 
 class OpenAIEmbedder(Generic[EndpointT]):
-    """An embedding model behind POST /embeddings. Up to 8 requests of at most 256 texts at once.
+    """An embedding model behind POST /embeddings. Up to `concurrency` requests of at most 256 texts at once.
 
-    What may pass (connection, 408, 409, 425, 429, 5xx, an unreadable reply) is tried again after each of
-    `waits_s`, or later if the server says so, and is then ProviderDown; any other status is ProviderRefused.
+    What may pass (connection, 408, 409, 425, 429, 5xx, an unreadable reply) is tried again as `patience` says
+    and is then ProviderDown; any other status is ProviderRefused.
     """
 
     def __init__(
@@ -158,16 +155,17 @@ class OpenAIEmbedder(Generic[EndpointT]):
         endpoint: EndpointT,
         model_name: str,
         *,
-        waits_s: Sequence[float] = WAITS_S,
-        timeout_s: float = TIMEOUT_S,
+        patience: Patience,
+        timeout_s: float,
+        concurrency: int,
     ) -> None:
         self._connections, self._endpoint, self._model_name = connections, endpoint, model_name
-        self._waits_s, self._timeout_s = tuple(waits_s), timeout_s
+        self._patience, self._timeout_s, self._concurrency = patience, timeout_s, concurrency
         self.identity = f"openai/{model_name}@{endpoint.shown.rstrip('/')}"
 
     async def embed(self, texts: Sequence[str]) -> Vectors:
         """One row per text, same order."""
-        slots = asyncio.Semaphore(REQUESTS_AT_ONCE)
+        slots = asyncio.Semaphore(self._concurrency)
 
         async def one(start: int) -> Vectors:
             async with slots:
@@ -187,13 +185,17 @@ class OpenAIEmbedder(Generic[EndpointT]):
         raise first
 
     async def _patiently(self, texts: list[str]) -> Vectors:
-        waits_s = iter(self._waits_s)
-        while isinstance(result := await self._request(texts), DrpoError):
-            wait_s = next(waits_s, None)
-            if wait_s is None or not isinstance(result, Transient):
+        async def once() -> Vectors:
+            result = await self._request(texts)
+            if isinstance(result, DrpoError):
                 raise result  # outside of any except block: an SDK exception, chained, would carry the key
-            await asyncio.sleep(max(wait_s, min(result.retry_after_s or 0.0, LONGEST_WAIT_S)))
-        return result
+            return result
+
+        try:
+            return await once()
+        except Transient as failure:
+            first = failure
+        return await self._patience.insist(first, once)
 
     async def _request(self, texts: list[str]) -> Vectors | DrpoError:
         import openai
@@ -210,7 +212,7 @@ class OpenAIEmbedder(Generic[EndpointT]):
         except openai.APIStatusError as error:
             return self._status_error(error)
         except (openai.OpenAIError, ValueError, TypeError) as error:  # no connection, or no such reply
-            reason = _one_line(error.__cause__ or error, self._endpoint.api_key)
+            reason = one_line(str(error.__cause__ or error), self._endpoint.api_key)
             return Transient(f"{self.identity}: expected a vector per text: {reason}. {_CHECK}")
 
     def _headers(self) -> Any:
@@ -224,7 +226,7 @@ class OpenAIEmbedder(Generic[EndpointT]):
         return headers
 
     def _status_error(self, error: APIStatusError) -> DrpoError:
-        status, came = error.status_code, _one_line(error, self._endpoint.api_key)
+        status, came = error.status_code, one_line(str(error), self._endpoint.api_key)
         spent = error.code == "insufficient_quota"
         if (status in (408, 409, 425, 429) or status >= 500) and not spent:
             wait_s = retry_after_s(error.response.headers, time.time())
@@ -254,12 +256,3 @@ def _read_vectors(reply: object, wanted: int) -> Vectors:
     if vectors.ndim != 2:
         raise ValueError(f"came an array of shape {vectors.shape}")
     return vectors
-
-
-def _one_line(error: BaseException, key: str | None = None) -> str:
-    """The error's words on one line, cut, without the key or anything that looks like one."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    if key and key.strip():
-        text = text.replace(key.strip(), "***")
-    text = re.sub(r"(?i)\b(sk|hf|key|bearer)[-_ ][\w*.-]{8,}", r"\1-***", text)
-    return text if len(text) <= 200 else f"{text[:200]}..."

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from email.utils import parsedate_to_datetime
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from drpo.errors import ProviderDown, Stopped
 from drpo.llm.base import LLM, Completion, Request
@@ -19,6 +19,8 @@ from drpo.llm.limits import Stop
 
 if TYPE_CHECKING:
     from tenacity import AsyncRetrying, RetryCallState
+
+T = TypeVar("T")
 
 FIRST_BACKOFF_S = 0.5
 """Upper end of the first wait; the openai SDK's own value."""
@@ -70,18 +72,16 @@ def _date_s(value: str | None) -> float | None:
         return None
 
 
-class Retry:
-    """An LLM that asks `inner` again after a `Transient` failure, and only then.
+class Patience:
+    """Tries work again after a `Transient` failure, and only then.
 
     Waits are exponential with full jitter, on top of what the server asks for. When the next wait would end
-    more than `deadline_s` after the first failing try began, `ProviderDown` is raised at once. Retries go
-    before equals when slots are short, or the deadline would pass in the queue. `sleep` returns True when the
-    run ended meanwhile; it is `stop.wait` unless a test passes another.
+    more than `deadline_s` after the first failing try began, `ProviderDown` is raised at once. `sleep`
+    returns True when the run ended meanwhile; it is `stop.wait` unless a test passes another.
     """
 
     def __init__(
         self,
-        inner: LLM,
         stop: Stop,
         random: Random,
         *,
@@ -90,29 +90,22 @@ class Retry:
         sleep: Callable[[float], Awaitable[bool]] | None = None,
     ) -> None:
         self.retries = 0
-        self._inner = inner
         self._stop = stop
         self._deadline_s = deadline_s
         self._random = random
         self._clock = clock
         self._sleep = sleep or stop.wait
 
-    async def complete(self, request: Request) -> Completion:
-        try:
-            return await self._inner.complete(request)
-        except Transient as failure:
-            first = failure
+    async def insist(self, first: Transient, work: Callable[[], Awaitable[T]]) -> T:
+        """The result of `work`, after a `first` try that failed."""
         began_s = self._clock() - first.took_s
-        return await self._again(replace(request, priority=request.priority - 1), first, began_s)
-
-    async def _again(self, request: Request, first: Transient, began_s: float) -> Completion:
         pending: list[Transient] = [first]
 
-        async def attempt() -> Completion:
+        async def attempt() -> T:
             if pending:  # the first try is over before tenacity comes in: it costs nothing when all is well
                 raise pending.pop()
             self.retries += 1
-            return await self._inner.complete(request)
+            return await work()
 
         return await self._retrying(began_s)(attempt)
 
@@ -122,7 +115,7 @@ class Retry:
         def too_late(state: RetryCallState) -> bool:
             return self._clock() - began_s + state.upcoming_sleep > self._deadline_s
 
-        def give_up(state: RetryCallState) -> Completion:
+        def give_up(state: RetryCallState) -> Any:
             tries = "1 try" if state.attempt_number == 1 else f"{state.attempt_number} tries"
             took_s = self._clock() - began_s
             raise ProviderDown(
@@ -149,6 +142,30 @@ class Retry:
         if await self._sleep(seconds):
             self._stop.check()
             raise Stopped("not sent again, the run is ending")
+
+
+class Retry:
+    """An LLM that asks `inner` again as `Patience` says, whose arguments it takes.
+
+    Retries go before equals when slots are short, or the deadline would pass in the queue.
+    """
+
+    def __init__(self, inner: LLM, stop: Stop, random: Random, **patience: Any) -> None:
+        self._inner = inner
+        self._patience = Patience(stop, random, **patience)
+
+    @property
+    def retries(self) -> int:
+        """How often a request was sent again."""
+        return self._patience.retries
+
+    async def complete(self, request: Request) -> Completion:
+        try:
+            return await self._inner.complete(request)
+        except Transient as failure:
+            first = failure
+        again = replace(request, priority=request.priority - 1)
+        return await self._patience.insist(first, lambda: self._inner.complete(again))
 
 
 def _failure(state: RetryCallState) -> Transient:
