@@ -85,7 +85,7 @@ class Bench:
         self.calls = 0
 
     def recording_cost(self) -> float:
-        """Wall time of a narrow run over that of the same run with nothing recorded, one right after the other."""
+        """Wall time of a narrow run over that of one right before it with nothing recorded."""
         without = self.run(2, 3, 64, recording=False)
         return self.run(2, 3, 64).wall_s / without.wall_s
 
