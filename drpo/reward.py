@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from numbers import Real
@@ -74,10 +75,14 @@ class StaticAspects:
 
 
 class DynamicAspects:
-    """Asks a selector model, once per query, for the aspects that matter for it; it may propose new ones."""
+    """Asks a selector model, once per query, for the aspects that matter for it; it may propose new ones.
 
-    def __init__(self, asker: Asker, model: str, sampling: Sampling) -> None:
+    any_number: how many were chosen is not checked (the published code asked for 2 to 5 and took what came).
+    """
+
+    def __init__(self, asker: Asker, model: str, sampling: Sampling, *, any_number: bool = False) -> None:
         self._asker, self._model, self._sampling = asker, model, sampling
+        self._any_number = any_number
         self._chosen: dict[str, asyncio.Task[Selection | Failed]] = {}
         self._ahead: dict[str, Query] = {}
         self._workers: set[asyncio.Task[None]] = set()
@@ -121,9 +126,10 @@ class DynamicAspects:
             "choose_aspects", query=query.text, aspects=known, fewest=FEWEST_ASPECTS, most=MOST_ASPECTS
         )
         request = _question(text, self._model, self._sampling)
+        fewest, most = (1, sys.maxsize) if self._any_number else (FEWEST_ASPECTS, MOST_ASPECTS)
         result = await self._asker.ask(
             replace(request, role="selector", priority=priority),
-            lambda reply: read_selection(reply, known, fewest=FEWEST_ASPECTS, most=MOST_ASPECTS),
+            lambda reply: read_selection(reply, known, fewest=fewest, most=most),
         )
         if isinstance(result, Failed):
             return Failed(f"aspects could not be chosen: {result.reason}", result.raw)

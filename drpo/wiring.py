@@ -168,7 +168,8 @@ def build_reward(
         selector = StaticAspects(Selection(templates.book.static))
     else:
         asker = Asker(models["selector"], templates, config.repairs)
-        selector = DynamicAspects(asker, plan.models["selector"].identity, greedy)
+        published = config.evaluation_aspects == "returned"
+        selector = DynamicAspects(asker, plan.models["selector"].identity, greedy, any_number=published)
     return EvaluatorReward(
         Asker(models["evaluator"], templates, config.repairs),
         plan.models["evaluator"].identity,

@@ -69,6 +69,16 @@ async def test_aspects_are_asked_once_per_query_however_many_want_them() -> None
     assert [aspect.name for aspect in found[0].aspects] == ["Depth", "Clarity"]
 
 
+@pytest.mark.parametrize("any_number", [False, True])
+async def test_how_many_were_chosen_is_not_checked_where_published_runs_are_reproduced(
+    any_number: bool,
+) -> None:
+    six = ("Depth", "Clarity", "Safety", "Empathy", "Creativity", "Factuality")
+    asker = Asker(ScriptedLLM(lambda request: selected(*six)), TEMPLATES, 0)
+    found = await DynamicAspects(asker, "sel", GREEDY, any_number=any_number).choose(WHO)
+    assert isinstance(found, Selection) == any_number
+
+
 async def test_what_is_chosen_ahead_lets_the_present_level_go_first() -> None:
     selector = ScriptedLLM(lambda request: selected("Depth", "Clarity"))
     aspects = dynamic(selector)
