@@ -65,16 +65,16 @@ def main() -> None:
         bench.row("W=2 M=3, at most 8 in the air", given.repeats, 2, 3, 8)
         if given.serial:
             bench.row("W=2 M=3, one call at a time", 1, 2, 3, 1)
-        if given.wide:
-            bench.row("W=5 M=16", given.repeats, 5, 16, 128)
-        if given.wide and given.serial:
-            bench.row("W=5 M=16, one call at a time", 1, 5, 16, 1)
         costs = [100 * (bench.recording_cost() - 1) for _ in range(given.repeats)]
         print(
             f"recording, pair by pair: {statistics.median(costs):+.1f} % of the wall time "
             f"({min(costs):+.1f} to {max(costs):+.1f})"
         )
         print(f"replay of {bench.calls} recorded calls: {1000 * bench.replay(2 * given.repeats + 1):.0f} ms")
+        if given.wide:
+            bench.row("W=5 M=16", given.repeats, 5, 16, 128)
+        if given.wide and given.serial:
+            bench.row("W=5 M=16, one call at a time", 1, 5, 16, 1)
 
 
 class Bench:

@@ -234,6 +234,7 @@ async def test_cancelling_whoever_closes_does_not_cancel_the_writing(path: Path,
     gate.open.set()
     await asyncio.wait_for(append, 20)
     await journal.close()
+    assert [record["n"] for record in read_lines(path).records] == [1]
 
 
 def test_a_journal_outlives_an_event_loop(path: Path, gate: Gate) -> None:
