@@ -52,8 +52,10 @@ def test_other_settings_are_refused_by_what_differs(shell: Shell, run: Path) -> 
 
 
 def test_what_does_not_decide_the_search_may_change(shell: Shell, run: Path) -> None:
+    calls = (run / "calls.jsonl").read_bytes()
     for other in (["--concurrency", "2"], ["--timeout-s", "9"], ["--deadline-s", "8"], ["--no-reuse"]):
         shell.done(*demo(*other))
+    assert (run / "calls.jsonl").read_bytes() == calls
 
 
 def test_the_same_templates_elsewhere_are_the_same_settings(shell: Shell, run: Path) -> None:

@@ -48,8 +48,10 @@ def test_a_new_run_says_what_it_is(opened: RunDirectory) -> None:
 
 def test_the_same_settings_open_it_again_whatever_decides_nothing(opened: RunDirectory) -> None:
     opened.close()
+    before = read_run(opened.path)["identity"]
     RunDirectory(opened.path, plan(concurrency=1, timeout_s=5)).close()
     RunDirectory(opened.path, plan()).close()
+    assert read_run(opened.path)["identity"] == before
 
 
 def test_other_settings_are_refused_and_named(opened: RunDirectory, tmp_path: Path) -> None:
