@@ -22,12 +22,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from drpo.config import INITIAL_PROMPT, OptimizeConfig, resolve
+from drpo.config import INITIAL_PROMPT, OptimizeConfig
 from drpo.data import read_examples, read_queries, shipped_examples, shipped_heldout
 from drpo.llm.simulated import World, best_known_prompt, true_reward
 from drpo.plan import optimize_plan
 from drpo.retrieve import LexicalRetriever
 from drpo.run import Hooks, run_optimize
+from drpo.settings import resolve
 from drpo.templates import Templates
 from drpo.types import Example, Query
 

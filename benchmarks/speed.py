@@ -22,11 +22,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from drpo.config import OptimizeConfig, resolve
+from drpo.config import OptimizeConfig
 from drpo.jsonl import Journal
 from drpo.plan import optimize_plan
 from drpo.replaying import replay_run
 from drpo.run import Hooks, run_optimize
+from drpo.settings import resolve
 
 CRITICAL_PATH_S = 19 * 0.2 + 0.1
 LATENCIES = "optimizer=100,base=50,evaluator=50,selector=50"

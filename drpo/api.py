@@ -16,7 +16,7 @@ from dotenv import dotenv_values
 
 from drpo.alignment import Aligned, Alignment, read_alignment, template_digest
 from drpo.compose import Composer
-from drpo.config import Config, ExamplesConfig, OptimizeConfig, resolve
+from drpo.config import ExamplesConfig, OptimizeConfig
 from drpo.errors import InputError
 from drpo.llm.base import LLM, ROLES, Role
 from drpo.llm.client import Connections
@@ -25,6 +25,7 @@ from drpo.plan import examples_plan, optimize_plan
 from drpo.replaying import ReplayReport, replay_run
 from drpo.run import ExamplesResult, Hooks, OptimizeResult, run_examples, run_optimize
 from drpo.run_dir import read_inputs, read_run
+from drpo.settings import Config, resolve
 from drpo.templates import Templates
 from drpo.wiring import EmbeddingLimits, OwnCall, build_retriever
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from drpo.alignment import FILE_NAME, Alignment
-from drpo.config import CommonConfig, ExamplesConfig, OptimizeConfig, resolve
+from drpo.config import CommonConfig, ExamplesConfig, OptimizeConfig
 from drpo.errors import GateRefused, InputError, ReplayMissed
 from drpo.events import Event, LevelDone, NodeMade, event_line
 from drpo.llm.base import Request, Role
@@ -18,6 +18,7 @@ from drpo.plan import Inputs, ModelChoice, Plan, input_digests, with_settings
 from drpo.run import RESULT_NAME, examples_json
 from drpo.run_dir import RESULTS, read_inputs, read_run
 from drpo.searches import search_examples, search_prompt
+from drpo.settings import resolve
 from drpo.wiring import Resources
 
 PATHS = ("prompts", "runs_dir", "run_dir", "name", "examples", "seeds", "seeds_column", "out")

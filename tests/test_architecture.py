@@ -18,11 +18,11 @@ PACKAGE = ROOT / "drpo"
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "types", "jsonl", "resources"),
     ("events", "llm.base", "templates", "text_files"),
-    ("reply_literals", "reply_json", "reply_scores", "parse"),
+    ("reply_literals", "reply_json", "reply_scores", "parse", "reply_schemas"),
     ("search", "compose", "retrieve", "ask"),
     ("reward", "transition"),
     ("problems",),
-    ("llm", "data", "config", "alignment"),
+    ("llm", "data", "config", "settings", "alignment"),
     ("plan",),
     ("wiring",),
     ("searches",),

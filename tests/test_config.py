@@ -9,18 +9,10 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from drpo.config import (
-    INITIAL_PROMPT,
-    PUBLISHED,
-    CommonConfig,
-    ExamplesConfig,
-    OptimizeConfig,
-    flag,
-    parse_overrides,
-    resolve,
-)
+from drpo.config import INITIAL_PROMPT, PUBLISHED, CommonConfig, ExamplesConfig, OptimizeConfig, flag
 from drpo.errors import InputError
 from drpo.options import settings_flags
+from drpo.settings import parse_overrides, resolve
 
 KINDS = (OptimizeConfig, ExamplesConfig)
 

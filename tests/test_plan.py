@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
-from drpo.config import ExamplesConfig, OptimizeConfig, resolve
+from drpo.config import ExamplesConfig, OptimizeConfig
 from drpo.errors import InputError
 from drpo.llm.base import ROLES, Completion, Request, Role
 from drpo.llm.catalog import strong_model
 from drpo.plan import Plan, choose_models, default_name, examples_plan, optimize_plan, run_path
+from drpo.settings import resolve
 from drpo.testing import ScriptedLLM
 
 KEY = {"OPENAI_API_KEY": "sk-secret"}

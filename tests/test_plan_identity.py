@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from drpo.config import ExamplesConfig, OptimizeConfig, resolve
+from drpo.config import ExamplesConfig, OptimizeConfig
 from drpo.plan import Plan, default_name, examples_plan, optimize_plan
+from drpo.settings import resolve
 
 LOCAL, PROXY = "http://127.0.0.1:8000/v1", "https://proxy.example/v1"
 

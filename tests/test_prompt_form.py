@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from drpo.config import OptimizeConfig, resolve
+from drpo.config import OptimizeConfig
 from drpo.llm.limits import Stop
 from drpo.llm.recorder import Record
 from drpo.plan import optimize_plan
+from drpo.settings import resolve
 from drpo.wiring import Resources, choose_form
 from tests.support.mock_openai import MockServer, Reply, error
 

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from drpo import testing
-from drpo.config import OptimizeConfig, resolve
+from drpo.config import OptimizeConfig
 from drpo.plan import optimize_plan
 from drpo.run import Hooks, OptimizeResult, run_optimize
+from drpo.settings import resolve
 from tests.support.published import RUNS, needs_published_runs, replaying, tree
 
 

@@ -14,11 +14,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from drpo.config import OptimizeConfig, resolve
+from drpo.config import OptimizeConfig
 from drpo.data import ExampleSet
 from drpo.errors import InputError, RunConflict
 from drpo.plan import Inputs, Plan, optimize_plan
 from drpo.run_dir import RunDirectory, differences, read_inputs, read_run, versions
+from drpo.settings import resolve
 from drpo.types import Example, Query
 
 
@@ -90,7 +91,8 @@ def test_differences_are_told_by_name() -> None:
 OTHER_PROCESS = """
 import sys
 from pathlib import Path
-from drpo.config import OptimizeConfig, resolve
+from drpo.config import OptimizeConfig
+from drpo.settings import resolve
 from drpo.errors import RunConflict
 from drpo.plan import optimize_plan
 from drpo.run_dir import RunDirectory

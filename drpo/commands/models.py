@@ -8,7 +8,7 @@ import click
 from rich.table import Table
 
 from drpo.commands.terminal import print_json, print_table
-from drpo.llm.catalog import CatalogEntry, entries
+from drpo.llm.catalog import GPU_MEMORY_GB, CatalogEntry, entries
 
 
 @click.command("models")
@@ -17,24 +17,38 @@ def command(as_json: bool) -> None:
     """List the model names that drpo knows, and what they stand for.
 
     Any other model is openai/NAME (an OpenAI-compatible server) or vllm/REPO-OR-PATH, with @URL behind it for
-    an endpoint: openai/my-model@http://127.0.0.1:8000/v1.
+    an endpoint: openai/my-model@http://127.0.0.1:8000/v1. Several servers of one model are named together:
+    @http://one:8000/v1,http://two:8000/v1.
     """
+    list_models(as_json)
+
+
+def list_models(as_json: bool) -> None:
+    """Every alias on stdout, as a table or as one JSON document."""
     if as_json:
         print_json([_row(entry) for entry in entries()])
         return
     table = Table()
-    for heading in ("name", "stands for", "asked as", "context", "refuses", "note"):
+    for heading in ("name", "stands for", "asked as", "context", "needs", "refuses", "note"):
         # Names are there to be copied and searched for: never folded, however narrow the terminal is.
         table.add_column(heading, overflow="fold", no_wrap=heading in ("name", "stands for"))
     for entry in entries():
         context = f"{entry.context_tokens:,}" if entry.context_tokens else "-"
         refuses = ", ".join(sorted(entry.refuses)) or "-"
-        table.add_row(entry.alias, _stands_for(entry), entry.form, context, refuses, entry.note)
+        table.add_row(entry.alias, _stands_for(entry), entry.form, context, _needs(entry) or "-", refuses, entry.note)
     print_table(table)
 
 
 def _stands_for(entry: CatalogEntry) -> str:
     return entry.name if entry.provider == "demo" else f"{entry.provider}/{entry.name}"
+
+
+def _needs(entry: CatalogEntry) -> str:
+    """The cards that the weights fill as they are named; nothing for a model that is served elsewhere."""
+    if not entry.gpus:
+        return ""
+    cards = f"{entry.gpus} GPU{'' if entry.gpus == 1 else 's'} of {GPU_MEMORY_GB} GB"
+    return f"{cards}, {entry.quantization}" if entry.quantization else cards
 
 
 def _row(entry: CatalogEntry) -> dict[str, Any]:
@@ -43,6 +57,7 @@ def _row(entry: CatalogEntry) -> dict[str, Any]:
         "stands_for": _stands_for(entry),
         "form": entry.form,
         "context_tokens": entry.context_tokens,
+        "needs": _needs(entry) or None,
         "refuses": sorted(entry.refuses),
         "note": entry.note,
     }

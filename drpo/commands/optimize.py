@@ -10,10 +10,11 @@ import click
 from drpo.api import environment
 from drpo.commands.running import ProgressLines, introduce, run_with_signals
 from drpo.commands.show import print_alignment
-from drpo.config import OptimizeConfig, resolve
+from drpo.config import OptimizeConfig
 from drpo.options import settings_flags
 from drpo.plan import optimize_plan
 from drpo.run import run_optimize
+from drpo.settings import resolve
 
 
 @click.command("optimize", epilog="Every flag is also a variable: --width is DRPO_WIDTH.")

@@ -10,10 +10,11 @@ import click
 from drpo.api import environment
 from drpo.commands.examples_table import print_examples
 from drpo.commands.running import ProgressLines, introduce, run_with_signals
-from drpo.config import ExamplesConfig, resolve
+from drpo.config import ExamplesConfig
 from drpo.options import settings_flags
 from drpo.plan import examples_plan
 from drpo.run import run_examples
+from drpo.settings import resolve
 
 
 @click.command("optimize-examples", epilog="Every flag is also a variable: --depth is DRPO_DEPTH.")

@@ -11,9 +11,9 @@ import click
 from drpo.commands.show import print_alignment, summary
 from drpo.commands.terminal import print_json, safe
 from drpo.commands.where import find_run
-from drpo.config import parse_overrides
 from drpo.errors import GateRefused
 from drpo.replaying import ReplayReport, replay_run
+from drpo.settings import parse_overrides
 
 
 @click.command("replay")

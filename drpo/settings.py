@@ -1,0 +1,145 @@
+"""Where settings come from: flags, environment, a TOML file and presets, in this order of precedence."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from drpo.config import PUBLISHED, PUBLISHED_EXAMPLES, CommonConfig, ExamplesConfig, OptimizeConfig, flag
+from drpo.errors import InputError
+
+Config = TypeVar("Config", bound=CommonConfig)
+_KEY_VARIABLES = [f"{role}_API_KEY" for role in ("BASE", "OPTIMIZER", "EVALUATOR", "SELECTOR", "EMBEDDER")]
+_OTHER_VARIABLES = [*_KEY_VARIABLES, "CONFIG", "JSON", "QUIET", "CACHE_DIR", "TRACEBACK", "PUBLISHED_RUNS"]
+
+
+def resolve(
+    kind: type[Config], given: Mapping[str, Any], environment: Mapping[str, str], file: Path | None = None
+) -> Config:
+    """The settings: `given` (flags or keyword arguments; None means not given), then DRPO_* variables, then
+    the TOML file, then the defaults. A preset stands right below what was given where it was given itself,
+    and below the file where it came from there. Raises InputError naming the setting."""
+    _refuse_misspelt(environment)
+    fields = kind.model_fields
+    unknown = [name for name in given if name not in fields]
+    if unknown:
+        raise InputError(f"unknown setting {unknown[0]!r}{_closest(unknown[0], fields)}")
+    values: dict[str, Any] = dict(_from_file(kind, file))
+    for name in fields:
+        text = environment.get(f"DRPO_{name.upper()}")
+        if text is not None and name != "roles":
+            values[name] = text
+    given = {name: value for name, value in given.items() if value is not None}
+    preset = _preset(kind, given.get("preset"))
+    values = {**_preset(kind, values.get("preset")), **values, **preset, **given}
+    roles = values.get("roles", {})
+    for role, field in (("base", "model"), ("optimizer",) * 2, ("evaluator",) * 2, ("selector",) * 2):
+        model = (
+            roles.get(role, {}).get("model")
+            if isinstance(roles, Mapping) and isinstance(roles.get(role, {}), Mapping)
+            else None
+        )
+        if model is not None:
+            values.setdefault(field, model)
+    if isinstance(values.get("protect"), str):
+        values["protect"] = (values["protect"],)
+    for name in ("initial_prompt", "protect"):
+        if name in values and name in fields:
+            values[name] = _text_or_file(name, values[name])
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        raise InputError(_sentence(error, kind)) from None
+
+
+def _preset(kind: type[CommonConfig], name: object) -> dict[str, Any]:
+    if name != "published":
+        return {}
+    return PUBLISHED if kind is OptimizeConfig else PUBLISHED_EXAMPLES
+
+
+def _refuse_misspelt(environment: Mapping[str, str]) -> None:
+    """A setting that is silently ignored costs a run. What resembles no setting is somebody else's."""
+    names = {
+        f"DRPO_{name.upper()}" for kind in (OptimizeConfig, ExamplesConfig) for name in kind.model_fields
+    }
+    names |= {f"DRPO_{name}" for name in _OTHER_VARIABLES}
+    for name in environment:
+        near = difflib.get_close_matches(name, names, n=1, cutoff=0.85) if name.startswith("DRPO_") else []
+        if near and name not in names:
+            raise InputError(f"{name}: no setting has this name; did you mean {near[0]}?")
+
+
+def _from_file(kind: type[CommonConfig], file: Path | None) -> dict[str, Any]:
+    if file is None:
+        return {}
+    try:
+        data = tomllib.loads(file.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        raise InputError(f"--config {file}: no such file") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InputError(f"--config {file}: expected TOML in UTF-8: {error}") from None
+    known = {**OptimizeConfig.model_fields, **ExamplesConfig.model_fields}
+    values: dict[str, Any] = {}
+    for key, value in data.items():
+        name = key.replace("-", "_")
+        if name not in known:
+            raise InputError(f"--config {file}: unknown setting {key!r}{_closest(name, known)}")
+        if name in kind.model_fields:
+            values[name] = value
+    return values
+
+
+def _text_or_file(name: str, value: Any) -> Any:
+    if isinstance(value, (tuple, list)):
+        return tuple(_text_or_file(name, item) for item in value)
+    if not isinstance(value, str):
+        return value
+    if not value.startswith("@"):
+        return value.replace("\r\n", "\n")
+    path = Path(value[1:])
+    try:
+        return path.read_text(encoding="utf-8-sig").strip("\r\n").replace("\r\n", "\n")
+    except FileNotFoundError:
+        raise InputError(
+            f"{flag(name)} {value}: no such file (a text that begins with @ names a file)"
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{flag(name)} {value}: expected a text file in UTF-8: {error}") from None
+
+
+def _closest(name: str, known: Mapping[str, Any]) -> str:
+    near = difflib.get_close_matches(name.replace("-", "_"), known, n=1)
+    return f"; did you mean {near[0].replace('_', '-')!r}?" if near else ""
+
+
+def _sentence(error: ValidationError, kind: type[CommonConfig]) -> str:
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "missing":
+        return f"{flag(where)} is missing: {kind.model_fields[where].description}"
+    if not where:
+        return f"--{message}"
+    if (
+        first["loc"][0] == "roles"
+    ):  # stands in a file only; what came may be a key put where its variable belongs
+        return f"[{where.removesuffix('.[key]')}] in the --config file: {message[0].lower()}{message[1:]}"
+    came = str(first["input"])[:80]
+    return f"{flag(where)} (or DRPO_{where.upper()}): {message[0].lower()}{message[1:]}, came {came!r}"
+
+
+def parse_overrides(settings: list[str]) -> dict[str, str]:
+    """`["width=3"]` -> `{"width": "3"}`, for `drpo replay --set`."""
+    values = {}
+    for setting in settings:
+        name, equals, value = setting.partition("=")
+        if not equals or not name.strip():
+            raise InputError(f"--set {setting}: expected NAME=VALUE, for example width=3")
+        values[name.strip().replace("-", "_")] = value.strip()
+    return values
