@@ -6,7 +6,7 @@ import hashlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from drpo.compose import RESPOND_TEMPLATES, Composer, PromptForm, Sampling
 from drpo.errors import InputError
@@ -16,6 +16,7 @@ from drpo.retrieve import Retriever
 from drpo.templates import Templates
 from drpo.types import Example
 
+AnswerEnd = Literal["cut", "as-written"]
 SCHEMA = 1
 FILE_NAME = "alignment.json"
 
@@ -38,7 +39,8 @@ class Alignment:
     """A system prompt and examples of which the `shots` nearest to the query are shown.
 
     embedder: identity of what finds them. models: identity per role. simulated: some model was `demo`, so the
-    figures say nothing about real models. template_digest: of the template it was searched with.
+    figures say nothing about real models. template_digest: of the template it was searched with. answer_end:
+    whether what a base model writes behind the end of its answer was cut.
     """
 
     system_prompt: str
@@ -51,6 +53,7 @@ class Alignment:
     template_digest: str
     found: Found
     simulated: bool = False
+    answer_end: AnswerEnd = "as-written"
 
     def save(self, path: Path) -> None:
         """Write atomically; equal alignments give equal bytes."""
@@ -69,6 +72,7 @@ class Alignment:
             "examples": [{"query": e.query, "response": e.response, "kind": e.kind} for e in self.examples],
             "shots": self.shots,
             "prompt_form": self.prompt_form,
+            "answer_end": self.answer_end,
             "embedder": self.embedder,
             "models": self.models,
             "sampling": {
@@ -138,6 +142,7 @@ def _from_dict(data: dict[str, Any]) -> Alignment:
         template_digest=data["template_digest"],
         found=Found(**{**found, "path_rewards": tuple(found["path_rewards"])}),
         simulated=bool(data["simulated"]),
+        answer_end="cut" if data.get("answer_end") == "cut" else "as-written",
     )
 
 
@@ -163,6 +168,10 @@ class Aligned:
     async def render_text(self, query: str) -> str:
         """The page for a base model."""
         return self.composer.text(self.alignment.system_prompt, await self.find_shots(query), query)
+
+    def answer(self, written: str) -> str:
+        """The answer in what the model has written, cut as in the search."""
+        return self.composer.answer(written)
 
 
 def template_digest(templates: Templates, form: PromptForm) -> str:

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from dotenv import dotenv_values
 
 from drpo.alignment import Aligned, Alignment, read_alignment, template_digest
-from drpo.compose import Composer
+from drpo.compose import RESPOND_TEMPLATES, Composer
 from drpo.config import ExamplesConfig, OptimizeConfig
 from drpo.errors import InputError
 from drpo.llm.base import LLM, ROLES, Role
@@ -135,6 +135,10 @@ class LoadedAlignment:
         """The page for a base model, which continues it; stop at `drpo.compose.TEXT_STOP`."""
         return _run(self._closing(self.aligned.render_text(query)))
 
+    def answer(self, written: str) -> str:
+        """The answer in what the model has written: a base model may have gone on behind its end."""
+        return self.aligned.answer(written)
+
     async def _closing(self, work: Coroutine[Any, Any, T]) -> T:
         """Each call has an event loop of its own, and leaves no connection on it."""
         try:
@@ -155,16 +159,15 @@ def load(path: str | Path, *, prompts: str | Path | None = None) -> LoadedAlignm
         templates = read_inputs(path).templates if inside and read_run(path) else Templates()
     if template_digest(templates, alignment.prompt_form) != alignment.template_digest:
         raise InputError(
-            f"{path}: was searched with another respond_{alignment.prompt_form}.j2 than the one at hand; "
-            "name its templates folder with prompts="
+            f"{path}: was searched with another {RESPOND_TEMPLATES[alignment.prompt_form]} than the one at "
+            "hand; name its templates folder with prompts="
         )
     connections = Connections()
     retriever = build_retriever(
         alignment.embedder, alignment.examples, connections, environment(), Stop(), EmbeddingLimits()
     )
-    return LoadedAlignment(
-        Aligned(alignment, Composer(templates, alignment.prompt_form), retriever), connections
-    )
+    composer = Composer(templates, alignment.prompt_form, cut=alignment.answer_end == "cut")
+    return LoadedAlignment(Aligned(alignment, composer, retriever), connections)
 
 
 def _config(

@@ -25,24 +25,33 @@ _NO_ANSWER = {
 
 @dataclass(frozen=True, slots=True)
 class Asker:
-    """A model, and how many repair turns an unreadable reply is given (1; the published runs: 0)."""
+    """A model, and how many repair turns an unreadable reply is given (1; the published runs: 0).
+
+    structured: whether the schema of a reply is sent along, where there is one; repairs then have it too.
+    """
 
     llm: LLM
     templates: Templates
     repairs: int = 1
+    structured: bool = False
 
-    async def ask(self, request: Request, read: Reader[T]) -> T | Failed:
-        """The reply to a request for one choice, read by `read`."""
+    async def ask(self, request: Request, read: Reader[T], schema: str | None = None) -> T | Failed:
+        """The reply to a request for one choice, read by `read`; `schema` is what `read` takes."""
+        request = self._with_schema(request, schema)
         completion = await self.llm.complete(request)
         return await self._read(request, completion.choices[0], read)
 
-    def sample(self, request: Request, read: Reader[T]) -> tuple[Sample[T], ...]:
+    def sample(self, request: Request, read: Reader[T], schema: str | None = None) -> tuple[Sample[T], ...]:
         """`request.n` independent replies to one request, none waiting for another's repair.
 
         An endpoint that refuses or ignores n is asked for each missing choice by itself.
         """
+        request = self._with_schema(request, schema)
         shared = _Once(lambda: self.llm.complete(request))
         return tuple(Sample(self, request, read, shared, index) for index in range(request.n))
+
+    def _with_schema(self, request: Request, schema: str | None) -> Request:
+        return replace(request, reply_schema=schema) if self.structured else request
 
     async def _read(self, request: Request, choice: Choice, read: Reader[T]) -> T | Failed:
         turns = request.messages

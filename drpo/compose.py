@@ -5,6 +5,7 @@ Search, evaluation, serving and export all go through `Composer`, so that what w
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -13,9 +14,16 @@ from drpo.llm.base import Message, Request
 from drpo.templates import Templates
 from drpo.types import Example
 
-PromptForm = Literal["chat", "text"]
+PromptForm = Literal["chat", "text", "chat-without-system"]
 TEXT_STOP = ("\n# Query",)  # where a base model that goes on with the page begins the next question itself
-RESPOND_TEMPLATES: dict[PromptForm, str] = {"chat": "respond_chat.j2", "text": "respond_text.j2"}
+RESPOND_TEMPLATES: dict[PromptForm, str] = {
+    "chat": "respond_chat.j2",
+    "text": "respond_text.j2",
+    "chat-without-system": "respond_chat.j2",
+}
+# What a page has behind an answer: the next question, or another answer, headings of a line of their own. The
+# first is a stop sequence too, but not every server obeys, and some give the sequence back.
+_ANSWER_ENDS = re.compile(r"\n# (Query|Answer)[ \t]*(\n|$)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,13 +37,21 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Composer:
-    """Renders in one form: "chat" as messages, "text" as a page that a base model continues."""
+    """Renders in one form: "chat" as messages, "text" as a page that a base model continues.
+
+    "chat-without-system" is for models that know no system role: the system prompt begins the first user
+    message. cut: what a base model writes behind the end of its answer is no part of it.
+    """
 
     templates: Templates
     form: PromptForm
+    cut: bool = True
 
     def messages(self, system_prompt: str, shots: Sequence[Example], query: str) -> tuple[Message, ...]:
-        """System message, then a user and an assistant message per shot, nearest first, then the query."""
+        """System message, then a user and an assistant message per shot, nearest first, then the query.
+
+        Without a system role the first user message begins with the system prompt and a blank line.
+        """
 
         def part(macro: str, text: str) -> str:
             return self.templates.render_macro("respond_chat", macro, text)
@@ -44,7 +60,17 @@ class Composer:
         for shot in shots:
             turns.append(Message("user", part("user", shot.query)))
             turns.append(Message("assistant", part("assistant", shot.response)))
-        return (*turns, Message("user", part("user", query)))
+        turns.append(Message("user", part("user", query)))
+        if self.form == "chat-without-system":
+            system, first, *others = turns
+            return (Message("user", f"{system.content}\n\n{first.content}"), *others)
+        return tuple(turns)
+
+    def answer(self, written: str) -> str:
+        """The answer in a model's text: of a page, what stands before the next question or answer."""
+        if self.form != "text" or not self.cut:
+            return written
+        return _ANSWER_ENDS.split(written, maxsplit=1)[0].rstrip()
 
     def text(self, system_prompt: str, shots: Sequence[Example], query: str) -> str:
         """The page for a base model; its answer begins where the page ends."""
@@ -61,6 +87,6 @@ class Composer:
             max_tokens=sampling.max_tokens,
             role="base",
         )
-        if self.form == "chat":
+        if self.form != "text":
             return replace(request, messages=self.messages(system_prompt, shots, query))
         return replace(request, prompt=self.text(system_prompt, shots, query), stop=TEXT_STOP)

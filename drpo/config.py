@@ -46,6 +46,9 @@ class CommonConfig(BaseModel):
         "drop", "A candidate whose evaluation cannot be read is dropped, or gets reward 0 (published)."
     )
     repairs: int = _field(1, "How often an unreadable reply is asked for again.", ge=0, le=5)
+    structured: Literal["auto", "on", "off"] = _field(
+        "auto", "Replies of optimizer, evaluator and selector by JSON schema; auto: from vLLM servers."
+    )
     optimizer_temperature: float = _field(0.2, "Sampling of proposals.", ge=0, le=2)
     optimizer_top_p: float = _field(0.95, "Sampling of proposals.", gt=0, le=1)
     max_tokens: int = _field(2048, "Longest reply of optimizer, evaluator and selector, in tokens.", ge=16)
@@ -64,6 +67,29 @@ class CommonConfig(BaseModel):
     concurrency: int = _field(64, "Requests in the air per endpoint.", identity=False, ge=1, le=4096)
     timeout_s: float = _field(300.0, "Longest one request may take.", identity=False, gt=0)
     deadline_s: float = _field(900.0, "Longest one call may take with all its retries.", identity=False, gt=0)
+    tensor_parallel_size: int | None = _field(
+        None,
+        "GPUs over which a vLLM server that drpo starts splits each layer (default: as many as it needs).",
+        identity=False,
+        ge=1,
+    )
+    pipeline_parallel_size: int = _field(
+        1, "GPUs or machines over which it splits the layers.", identity=False, ge=1
+    )
+    data_parallel_size: int = _field(1, "Copies of the model that share its requests.", identity=False, ge=1)
+    vllm_arg: tuple[str, ...] = _field(
+        (),
+        "Any other flag of that server, such as max-model-len=8192; may be repeated. What changes answers is "
+        "part of the model's identity.",
+        identity=False,
+    )
+    vllm_command: str | None = _field(
+        None, "What starts it instead of the installed vLLM, such as '/other/bin/vllm serve'.", identity=False
+    )
+    vllm_ready_s: float = _field(
+        1800.0, "Longest it may take to be ready, downloads included.", identity=False, gt=0
+    )
+    vllm_restarts: int = _field(3, "How often it is started again when it dies.", identity=False, ge=0)
     reuse: bool = _field(
         True, "Reuse aspects that other runs chose for the same question (default).", identity=False
     )
@@ -142,7 +168,19 @@ class OptimizeConfig(CommonConfig):
     embedder: str | None = _field(
         None, f"How shots are found: {EMBEDDER} by default, openai/NAME@URL, or lexical (demo's default)."
     )
-    prompt_form: Literal["auto", "text", "chat"] = _field("auto", "How the base model is asked.")
+    prompt_form: Literal["auto", "text", "chat", "chat-without-system"] = _field(
+        "auto",
+        "How the base model is asked: auto lets its tokenizer decide; text is a page to continue; "
+        "chat-without-system puts the system prompt before the first user message.",
+    )
+    answer_end: Literal["cut", "as-written"] = _field(
+        "cut", "A base model's page is cut where its answer ends, or left as it is written (published)."
+    )
+    long_prompts: Literal["drop-shots", "as-is"] = _field(
+        "drop-shots",
+        "A prompt too long for a vLLM server's context loses shots, farthest first, or is sent as it is "
+        "(published).",
+    )
     base_max_tokens: int = _field(2048, "Longest response of the base model, in tokens.", ge=1)
 
     @model_validator(mode="after")
@@ -188,10 +226,13 @@ PUBLISHED: dict[str, Any] = {
     "evaluation_aspects": "returned",
     "unreadable": "zero",
     "repairs": 0,
+    "structured": "off",
     "optimizer_temperature": 0.2,
     "optimizer_top_p": 0.95,
     "patience": None,
     "protect": (),
+    "answer_end": "as-written",
+    "long_prompts": "as-is",
 }
 PUBLISHED_EXAMPLES: dict[str, Any] = {
     "width": 1,  # DRPO, Table 7

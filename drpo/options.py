@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -16,9 +16,10 @@ from drpo.config import CommonConfig, flag
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def settings_flags(kind: type[CommonConfig]) -> Callable[[F], F]:
-    """Adds a flag for each setting of `kind`; a flag that is not given arrives as None."""
-    options = [_option(name, field) for name, field in kind.model_fields.items() if name != "roles"]
+def settings_flags(kind: type[CommonConfig], names: Collection[str] | None = None) -> Callable[[F], F]:
+    """Adds a flag for each setting of `kind`, or for `names`; a flag that is not given arrives as None."""
+    fields = {name: field for name, field in kind.model_fields.items() if name != "roles"}
+    options = [_option(name, field) for name, field in fields.items() if names is None or name in names]
 
     def decorate(function: F) -> F:
         for option in reversed(options):

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from drpo.config import EMBEDDER, CommonConfig, ExamplesConfig, OptimizeConfig
@@ -26,6 +26,7 @@ from drpo.data import (
 from drpo.errors import InputError
 from drpo.llm.base import LLM, Role
 from drpo.llm.catalog import CatalogEntry, ModelSpec, normalise_url, parse_model, strong_model
+from drpo.llm.vllm.launch import Parallel, ServerSpec, read_flags, server_spec
 from drpo.templates import Templates
 from drpo.types import Query
 
@@ -36,17 +37,24 @@ OPENAI_URL = "https://api.openai.com/v1"
 class ModelChoice:
     """Who plays a role. `identity` is what requests are keyed by; `custom` is a user's own object.
 
-    defaulted: nobody named it, drpo chose.
+    urls: where it is served, several for several servers of one model. server: the vLLM server that drpo runs
+    for it. defaulted: nobody named it, drpo chose.
     """
 
     identity: str
     provider: str
     name: str
-    url: str | None
-    entry: CatalogEntry | None
-    key_variables: tuple[str, ...]
+    urls: tuple[str, ...] = ()
+    entry: CatalogEntry | None = None
+    key_variables: tuple[str, ...] = ()
     custom: LLM | None = None
+    server: ServerSpec | None = None
     defaulted: bool = False
+
+    @property
+    def place(self) -> str:
+        """What is told apart by where it runs: models of one place share its slots."""
+        return ",".join(self.urls) or self.identity
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,13 +155,24 @@ def choose_models(
     for_all = isinstance(config, ExamplesConfig) or _is_demo(choices)
     choices["optimizer"] = choice("optimizer", config.optimizer, choices.get("base") if for_all else None)
     if own_reward is not None:
-        own = ModelChoice(f"reward/{own_reward}", "reward", own_reward, None, None, ())
+        own = ModelChoice(f"reward/{own_reward}", "reward", own_reward)
         return {**choices, "evaluator": own, "selector": own}
     # `--model` of optimize-examples stands for each role that is not named; else a judge is as the optimizer.
     judge = choices.get("base") if isinstance(config, ExamplesConfig) else None
     choices["evaluator"] = choice("evaluator", config.evaluator, judge or choices["optimizer"])
     choices["selector"] = choice("selector", config.selector, choices["evaluator"])
+    _refuse_idle_flags(config, choices.values())
     return choices
+
+
+def _refuse_idle_flags(config: CommonConfig, choices: Collection[ModelChoice]) -> None:
+    """A flag meant for a server that runs already would be silently without effect."""
+    running = [choice for choice in choices if choice.provider == "vllm" and choice.urls]
+    if config.vllm_arg and running and not any(choice.server for choice in choices):
+        raise InputError(
+            f"--vllm-arg {config.vllm_arg[0]}: {running[0].identity} is a server that runs already; give the "
+            "flag where it is started (drpo models serve has --vllm-arg too)"
+        )
 
 
 def _is_demo(choices: Mapping[Role, ModelChoice]) -> bool:
@@ -174,18 +193,26 @@ def _choice(role: Role, name: str, config: CommonConfig, environment: Mapping[st
     spec = parse_model(name)
     if spec.provider == "demo":
         identity = f"demo/seed={config.demo_seed},noise={config.demo_noise:g}"
-        return ModelChoice(identity, "demo", "demo", None, spec.entry, ())
-    if spec.provider == "vllm" and spec.url is None:
-        raise InputError(
-            f"{name}: drpo does not start vLLM servers yet. Start one (vllm serve {spec.name}) and name it: "
-            f"{name if '/' in name else 'vllm/' + spec.name}@http://127.0.0.1:8000/v1"
-        )
+        return ModelChoice(identity, "demo", "demo", entry=spec.entry)
+    if spec.provider == "vllm" and not spec.urls:
+        server = managed_server(spec, config)
+        return ModelChoice(f"vllm/{server.identity}", "vllm", server.label, entry=spec.entry, server=server)
     base_url = openai_base_url(environment)
-    url = spec.url or base_url
-    # The same model at the same endpoint, however the endpoint was named, is one identity.
-    identity = replace(spec, url=None if spec.provider == "openai" and url == OPENAI_URL else url).identity
-    variables = _key_variables(role, spec, url, base_url, config)
-    return ModelChoice(identity, spec.provider, spec.name, url, spec.entry, variables)
+    urls = spec.urls or (base_url,)
+    # The same model at the same endpoint, however the endpoint was named, is one identity; and a model in a
+    # folder of the server's machine is known by the folder's name, not by where that stands.
+    own = spec.provider == "openai" and urls == (OPENAI_URL,)
+    shown = replace(spec, name=PurePath(spec.name).name) if spec.name.startswith(("/", ".", "~")) else spec
+    identity = replace(shown, urls=() if own else urls).identity
+    variables = _key_variables(role, spec, urls, base_url, config)
+    return ModelChoice(identity, spec.provider, spec.name, urls, spec.entry, variables)
+
+
+def managed_server(spec: ModelSpec, config: CommonConfig) -> ServerSpec:
+    """The vLLM server that drpo runs for `spec`, as the settings want it."""
+    parallel = Parallel(config.tensor_parallel_size, config.pipeline_parallel_size, config.data_parallel_size)
+    weights_gb = spec.entry.weights_gb if spec.entry else None
+    return server_spec(spec.name, read_flags(config.vllm_arg), parallel, weights_gb)
 
 
 def openai_base_url(environment: Mapping[str, str]) -> str:
@@ -200,13 +227,13 @@ def openai_base_url(environment: Mapping[str, str]) -> str:
 
 
 def _key_variables(
-    role: Role, spec: ModelSpec, url: str, base_url: str, config: CommonConfig
+    role: Role, spec: ModelSpec, urls: tuple[str, ...], base_url: str, config: CommonConfig
 ) -> tuple[str, ...]:
     """Which variables may hold the key, first come first served. OpenAI's goes to OpenAI's address only."""
     own = _own_variable(role, config)
     if own:
         return (own,)
-    if url in (OPENAI_URL, base_url) and spec.provider == "openai":
+    if set(urls) <= {OPENAI_URL, base_url} and spec.provider == "openai":
         return ("OPENAI_API_KEY",)
     by_role = f"DRPO_{role.upper()}_API_KEY"
     return (by_role, "VLLM_API_KEY") if spec.provider == "vllm" else (by_role,)
@@ -219,7 +246,7 @@ def _own_variable(role: Role, config: CommonConfig) -> str | None:
 def _as_well(role: Role, other: ModelChoice, config: CommonConfig) -> ModelChoice:
     """The model of another role at the same endpoint: with its key, unless this role has one of its own."""
     own = _own_variable(role, config)
-    if own and other.url is not None:
+    if own and other.urls:
         return replace(other, key_variables=(own,))
     if other.key_variables in ((), ("OPENAI_API_KEY",)):
         return other
@@ -230,7 +257,7 @@ def _custom_choice(model: LLM) -> ModelChoice:
     if not callable(getattr(model, "complete", None)):
         raise InputError(f"expected an object with `async complete(request)`, came {type(model).__name__}")
     name = str(getattr(model, "name", None) or f"{type(model).__module__}.{type(model).__qualname__}")
-    return ModelChoice(f"custom/{name}", "custom", name, None, None, (), model)
+    return ModelChoice(f"custom/{name}", "custom", name, custom=model)
 
 
 def _without_effect(settings: Mapping[str, Any]) -> set[str]:

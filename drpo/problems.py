@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from drpo.ask import Sample
 from drpo.compose import Composer, Sampling
@@ -28,6 +29,23 @@ class PromptState:
 
 
 @dataclass(frozen=True, slots=True)
+class Response:
+    """What the base model answered, and the indices of the shots that it was shown."""
+
+    text: str
+    finish_reason: str
+    shots: tuple[int, ...]
+
+
+class Fit(Protocol):
+    """Knows the base model's context."""
+
+    async def shots_that_fit(self, system_prompt: str, shots: Sequence[Example], query: str) -> int | Failed:
+        """How many of `shots` can be shown, the nearest ones; `Failed` where the rest alone is too long."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
 class Responder:
     """The base model behind the one renderer, with the shots of each seed query."""
 
@@ -37,13 +55,20 @@ class Responder:
     sampling: Sampling
     examples: tuple[Example, ...]
     shots: tuple[tuple[int, ...], ...]
+    fit: Fit | None = None
 
-    async def respond(self, system_prompt: str, query: Query, trial: int) -> tuple[str, str]:
-        """Response and finish reason. Refusing and being cut off are responses like any other."""
-        shots = [self.examples[index] for index in self.shots[trial]]
+    async def respond(self, system_prompt: str, query: Query, trial: int) -> Response | Failed:
+        """The response. Refusing and being cut off are responses like any other, not to fit is none."""
+        indices = self.shots[trial]
+        shots = [self.examples[index] for index in indices]
+        if self.fit is not None:
+            kept = await self.fit.shots_that_fit(system_prompt, shots, query.text)
+            if isinstance(kept, Failed):
+                return kept
+            indices, shots = indices[:kept], shots[:kept]
         request = self.composer.request(self.model, self.sampling, system_prompt, shots, query.text)
         choice = (await self.llm.complete(request)).choices[0]
-        return choice.text, choice.finish_reason
+        return Response(self.composer.answer(choice.text), choice.finish_reason, indices)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,14 +115,17 @@ class SystemPromptProblem:
 
     async def _try(self, prompt: str, trial: int, place: str) -> Scored[PromptState] | Unscored[PromptState]:
         query = self.queries[trial]
-        response, finish_reason = await self.responder.respond(prompt, query, trial)
+        answered = await self.responder.respond(prompt, query, trial)
+        response = Response("", "context_length", ()) if isinstance(answered, Failed) else answered
         evaluation: Evaluation | Failed
-        if finish_reason == "context_length":
+        if isinstance(answered, Failed):
+            evaluation = answered
+        elif response.finish_reason == "context_length":
             evaluation = Failed("the prompt with its shots is longer than the base model's context")
         else:
-            evaluation = await self.reward.evaluate(query, response, place)
+            evaluation = await self.reward.evaluate(query, response.text, place)
         known = None if isinstance(evaluation, Failed) else evaluation
-        state = PromptState(prompt, query, self.responder.shots[trial], response, finish_reason, known)
+        state = PromptState(prompt, query, response.shots, response.text, response.finish_reason, known)
         if isinstance(evaluation, Failed):
             return Unscored(state, evaluation)
         return Scored(state, evaluation.reward)

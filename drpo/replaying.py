@@ -11,6 +11,7 @@ from drpo.alignment import FILE_NAME, Alignment
 from drpo.config import CommonConfig, ExamplesConfig, OptimizeConfig
 from drpo.errors import GateRefused, InputError, ReplayMissed
 from drpo.events import Event, LevelDone, NodeMade, event_line
+from drpo.live import Resources
 from drpo.llm.base import Request, Role
 from drpo.llm.limits import Stop
 from drpo.llm.recorder import Record
@@ -19,7 +20,6 @@ from drpo.run import RESULT_NAME, examples_json
 from drpo.run_dir import RESULTS, read_inputs, read_run
 from drpo.searches import search_examples, search_prompt
 from drpo.settings import resolve
-from drpo.wiring import Resources
 
 PATHS = ("prompts", "runs_dir", "run_dir", "name", "examples", "seeds", "seeds_column", "out")
 EVENTS_NAME = "events.jsonl"
@@ -110,8 +110,7 @@ def read_plan(path: Path, overrides: Mapping[str, Any]) -> Plan:
             raise InputError(f"--set {name}: the record was made under this one; begin another run with it")
     config = _config(kind, {**run["settings"], "preset": None}, overrides)
     choices: dict[Role, ModelChoice] = {
-        role: ModelChoice(name, name.split("/")[0], name, None, None, ())
-        for role, name in identity["models"].items()
+        role: ModelChoice(name, name.split("/")[0], name) for role, name in identity["models"].items()
     }
     inputs = read_inputs(path)
     _refuse_changed_inputs(path, identity["digests"], inputs)

@@ -15,6 +15,7 @@ from drpo.compose import Sampling
 from drpo.errors import InputError
 from drpo.llm.base import Message, Request
 from drpo.parse import read_evaluation, read_selection
+from drpo.reply_schemas import evaluation_schema, selection_schema
 from drpo.search.engine import settle
 from drpo.types import (
     HIGHEST_SCORE,
@@ -130,6 +131,7 @@ class DynamicAspects:
         result = await self._asker.ask(
             replace(request, role="selector", priority=priority),
             lambda reply: read_selection(reply, known, fewest=fewest, most=most),
+            selection_schema(known, fewest, most),
         )
         if isinstance(result, Failed):
             return Failed(f"aspects could not be chosen: {result.reason}", result.raw)
@@ -179,7 +181,8 @@ class EvaluatorReward:
         def read(reply: str) -> Any:
             return read_evaluation(reply, selection.aspects, names=self.names)
 
-        results = await settle(self.asker.ask(r, read) for r in requests)
+        schema = evaluation_schema(selection.aspects)
+        results = await settle(self.asker.ask(r, read, schema) for r in requests)
         return mean_evaluation(results)
 
     def _repeat(self, request: Request, place: str, number: int) -> Request:

@@ -18,13 +18,14 @@ from drpo.data import read_examples, write_examples
 from drpo.errors import DrpoError, InputError, Interrupted, Stopped
 from drpo.events import Event, EventFile, LevelDone
 from drpo.jsonl import write_atomically
+from drpo.live import Notice, Resources
 from drpo.llm.limits import Stop
 from drpo.llm.recorder import Record
 from drpo.plan import Plan, run_path
 from drpo.run_dir import RunDirectory
 from drpo.searches import Emit, ImprovedExample, search_examples, search_prompt
 from drpo.types import Example
-from drpo.wiring import OwnCall, Resources
+from drpo.wiring import OwnCall
 
 T = TypeVar("T")
 RESULT_NAME, EXAMPLES_NAME = "result.json", "examples.jsonl"
@@ -42,6 +43,7 @@ class Hooks:
     stop: Stop = field(default_factory=Stop)
     hurry: asyncio.Event = field(default_factory=asyncio.Event)
     own_reward: OwnCall | None = None
+    notice: Notice = log.info
     grace_s: float = GRACE_S
 
 
@@ -74,7 +76,7 @@ async def run_optimize(plan: Plan, environment: Mapping[str, str], hooks: Hooks)
     try:
         if (path / FILE_NAME).exists():
             return OptimizeResult(path, read_alignment(path), {}, finished_before=True)
-        resources = Resources(Record(directory.calls), hooks.stop, environment, plan.config)
+        resources = _resources(directory, plan, environment, hooks)
         events = EventFile(directory.events)
         emit = _emitter(events, hooks.observers)
         try:
@@ -107,7 +109,7 @@ async def run_examples(plan: Plan, environment: Mapping[str, str], hooks: Hooks)
             known = read_examples_result(path)
             improved, calls = known.examples, known.calls
         else:
-            resources = Resources(Record(directory.calls), hooks.stop, environment, plan.config)
+            resources = _resources(directory, plan, environment, hooks)
             events = EventFile(directory.events)
             tell = _teller(hooks.observers)
             try:
@@ -127,6 +129,19 @@ async def run_examples(plan: Plan, environment: Mapping[str, str], hooks: Hooks)
         raise
     finally:
         directory.close()
+
+
+def _resources(
+    directory: RunDirectory, plan: Plan, environment: Mapping[str, str], hooks: Hooks
+) -> Resources:
+    return Resources(
+        Record(directory.calls),
+        hooks.stop,
+        environment,
+        plan.config,
+        folder=directory.path,
+        notice=hooks.notice,
+    )
 
 
 def _refuse_to_overwrite(out: Path | None) -> None:

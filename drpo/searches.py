@@ -10,6 +10,7 @@ from drpo.alignment import Alignment, Found, template_digest
 from drpo.compose import Composer, Sampling
 from drpo.config import ExamplesConfig, OptimizeConfig
 from drpo.events import Event, LevelDone, NodeMade, ProposalDropped, SearchDone
+from drpo.live import Resources
 from drpo.plan import Plan
 from drpo.problems import (
     ExampleProblem,
@@ -19,18 +20,11 @@ from drpo.problems import (
     SystemPromptProblem,
     describe_state,
 )
+from drpo.respond import choose_form, fit_context
 from drpo.search.engine import Level, Outcome, search, settle
 from drpo.search.strategy import Beam, MonteCarlo, Strategy
 from drpo.types import Example, Query
-from drpo.wiring import (
-    OwnCall,
-    Resources,
-    build_optimizer,
-    build_reward,
-    choose_form,
-    find_shots,
-    open_models,
-)
+from drpo.wiring import OwnCall, build_optimizer, build_reward, find_shots, open_models
 
 Emit = Callable[[Sequence[Event]], None]
 
@@ -54,15 +48,16 @@ async def search_prompt(
     assert isinstance(config, OptimizeConfig)
     models = await open_models(plan, resources)
     form = await choose_form(plan, resources)
-    composer = Composer(plan.inputs.templates, form)
+    composer = Composer(plan.inputs.templates, form, cut=config.answer_end == "cut")
     reach = min(len(plan.inputs.queries), config.depth + config.max_extra_depth)
     shots = await find_shots(plan, resources, config.shots, reach)
     sampling = Sampling(temperature=0.0, max_tokens=config.base_max_tokens)
     examples = plan.inputs.examples.examples
     base = plan.models["base"].identity
+    fit = await fit_context(plan, resources, composer, sampling)
     reward = build_reward(plan, models, resources.record, own_reward)
     problem = SystemPromptProblem(
-        Responder(models["base"], base, composer, sampling, examples, shots),
+        Responder(models["base"], base, composer, sampling, examples, shots, fit),
         reward,
         build_optimizer(plan, models),
         plan.inputs.queries[:reach],
@@ -79,6 +74,8 @@ async def search_prompt(
     outcome = await search(problem, strategy, unreadable=config.unreadable, observe=observe)
     await reward.settle()
     emit([end_event(outcome)])
+    if fit is not None and (said := fit.report()) is not None:
+        resources.notice(said)
     found = Found(
         settings=plan.identity,
         path_score=outcome.score,
@@ -93,6 +90,7 @@ async def search_prompt(
         examples=examples,
         shots=config.shots,
         prompt_form=form,
+        answer_end=config.answer_end,
         embedder=plan.embedder,
         models=dict(plan.identity["models"]),
         sampling=sampling,

@@ -46,8 +46,9 @@ def resolve(
         )
         if model is not None:
             values.setdefault(field, model)
-    if isinstance(values.get("protect"), str):
-        values["protect"] = (values["protect"],)
+    for name in ("protect", "vllm_arg"):
+        if isinstance(values.get(name), str):
+            values[name] = (values[name],)
     for name in ("initial_prompt", "protect"):
         if name in values and name in fields:
             values[name] = _text_or_file(name, values[name])

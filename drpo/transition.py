@@ -9,6 +9,7 @@ from drpo.ask import Asker, Sample, derived_seed
 from drpo.compose import Sampling
 from drpo.llm.base import Message, Request
 from drpo.parse import Unreadable, read_rewrite
+from drpo.reply_schemas import rewrite_schema
 from drpo.types import Evaluation
 
 MOST_BULLETS, MOST_NEW_BULLETS = 8, 2  # told to the optimizer, never filters: published proposals break both
@@ -41,7 +42,9 @@ class Optimizer:
             most_bullets=MOST_BULLETS,
             most_new_bullets=MOST_NEW_BULLETS,
         )
-        return self.asker.sample(self._request(text, place, n), self._read_system_prompt)
+        return self.asker.sample(
+            self._request(text, place, n), self._read_system_prompt, rewrite_schema("new_system_prompt")
+        )
 
     def improve_response(
         self, history: Sequence[str], query: str, evaluation: Evaluation, place: str, n: int
@@ -55,7 +58,9 @@ class Optimizer:
             history=versions(history) if len(history) > 1 else "",
         )
         return self.asker.sample(
-            self._request(text, place, n), lambda reply: read_rewrite(reply, "new_response")
+            self._request(text, place, n),
+            lambda reply: read_rewrite(reply, "new_response"),
+            rewrite_schema("new_response"),
         )
 
     def _request(self, text: str, place: str, n: int) -> Request:

@@ -1,28 +1,24 @@
-"""The composition root: a plan -> models, retriever, problem. The only room that names concrete clients."""
+"""The composition root: a plan -> models behind their wrappers, reward, optimizer, retriever."""
 
 from __future__ import annotations
 
-import ipaddress
 import random
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
-
-import platformdirs
 
 from drpo.ask import Asker
-from drpo.compose import PromptForm, Sampling
-from drpo.config import CommonConfig, OptimizeConfig
-from drpo.errors import DrpoError, InputError, ProviderRefused
+from drpo.compose import Sampling
+from drpo.config import OptimizeConfig
+from drpo.errors import InputError
+from drpo.live import Resources, cache_folder, is_lasting, live_model
 from drpo.llm.adapt import Adapt
-from drpo.llm.base import LLM, ROLES, Completion, Message, Request, Role
-from drpo.llm.catalog import parse_model
-from drpo.llm.client import Connections, Endpoint, OpenAIClient
-from drpo.llm.limits import Limit, Slots, Stop
+from drpo.llm.base import LLM, Role
+from drpo.llm.catalog import ModelSpec, parse_model
+from drpo.llm.client import Connections, Endpoint
+from drpo.llm.limits import Stop
 from drpo.llm.recorder import Record, Recorder
-from drpo.llm.retry import Patience, Retry
+from drpo.llm.retry import Patience
 from drpo.llm.reuse import Reuse, Store
 from drpo.parse import Unreadable, read_selection
 from drpo.plan import OPENAI_URL, ModelChoice, Plan, digest_of, openai_base_url
@@ -32,24 +28,6 @@ from drpo.transition import Optimizer
 from drpo.types import Example, Selection
 
 OwnCall = Callable[[str, str], Awaitable[Any]]
-
-
-@dataclass(frozen=True, slots=True)
-class Resources:
-    """What a run holds open: record, connections, slots per endpoint. `live` is False in strict replay."""
-
-    record: Record
-    stop: Stop
-    environment: Mapping[str, str]
-    config: CommonConfig
-    live: bool = True
-    connections: Connections = field(default_factory=Connections)
-    slots: dict[str, Slots] = field(default_factory=dict)
-
-    async def close(self) -> None:
-        """Release connections and the record's file."""
-        await self.connections.aclose()
-        await self.record.close()
 
 
 async def open_models(plan: Plan, resources: Resources) -> dict[Role, LLM]:
@@ -65,8 +43,8 @@ async def _open_model(role: Role, choice: ModelChoice, plan: Plan, resources: Re
     record, stop = resources.record, resources.stop
     inner: LLM | None = None
     if resources.live:
-        inner = _live(choice, resources)
-        if role == "selector" and resources.config.reuse and _lasting(choice):
+        inner = live_model(choice, resources)
+        if role == "selector" and resources.config.reuse and is_lasting(choice):
             inner = Reuse(
                 inner, Store(cache_folder(resources.environment) / "selections.jsonl"), _readable(plan)
             )
@@ -79,80 +57,15 @@ async def _open_model(role: Role, choice: ModelChoice, plan: Plan, resources: Re
     return Adapt(Recorder(record, inner, stop), record, refused)
 
 
-def _live(choice: ModelChoice, resources: Resources) -> LLM:
-    config, stop = resources.config, resources.stop
-    slots = resources.slots.setdefault(choice.url or choice.identity, Slots(config.concurrency))
-    limited = Limit(_client(choice, resources), slots, stop)
-    return Retry(limited, stop=stop, deadline_s=config.deadline_s, random=random.Random())
-
-
-class _OwnModel:
-    """A user's own model, whose mistakes are named as theirs before anything of them is recorded."""
-
-    def __init__(self, model: LLM, name: str) -> None:
-        self._model, self._name = model, name
-
-    async def complete(self, request: Request) -> Completion:
-        try:
-            completion = await self._model.complete(request)
-        except DrpoError:
-            raise
-        except Exception as error:
-            raise InputError(f"your model {self._name} raised {type(error).__name__}: {error}") from error
-        given: object = completion  # whatever the protocol says
-        if not isinstance(given, Completion) or not given.choices:
-            raise InputError(
-                f"your model {self._name}: expected a Completion with at least one choice, "
-                f"came {type(completion).__name__}"
-            )
-        return completion
-
-
-def _client(choice: ModelChoice, resources: Resources) -> LLM:
-    if choice.custom is not None:
-        return _OwnModel(choice.custom, choice.name)
-    config = resources.config
-    if choice.provider == "demo":
-        from drpo.llm.simulated import Latency, SimulatedLLM, World
-
-        latency_s = Latency(*(config.demo_latency_ms / 1000,) * len(ROLES))
-        return SimulatedLLM(World(config.demo_seed, config.demo_noise, latency_s=latency_s))
-    endpoint = _endpoint(choice, resources.environment)
-    return OpenAIClient(resources.connections, endpoint, choice.name, timeout_s=config.timeout_s)
-
-
-def _endpoint(choice: ModelChoice, environment: Mapping[str, str]) -> Endpoint:
-    assert choice.url is not None
-    key = next((environment[name] for name in choice.key_variables if environment.get(name)), None)
-    if key is None and choice.key_variables == ("OPENAI_API_KEY",):
-        raise InputError(
-            f"{choice.identity}: OPENAI_API_KEY is not set; set it (or put it into .env), "
-            "or name another endpoint with @URL"
-        )
-    return Endpoint(choice.url, key)
-
-
-def _lasting(choice: ModelChoice) -> bool:
-    """Whether a name means the same model tomorrow: on a loopback port anything may stand by then, and the
-    simulated world changes with drpo."""
-    if choice.custom is not None or choice.provider == "demo":
-        return False
-    host = urlsplit(choice.url or "").hostname or ""
-    try:
-        return not ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host != "localhost"
-
-
 def _readable(plan: Plan) -> Any:
     known = plan.inputs.templates.book.aspects
     return lambda text: not isinstance(read_selection(text, known), Unreadable)
 
 
-def cache_folder(environment: Mapping[str, str]) -> Path:
-    """DRPO_CACHE_DIR, or the platform's folder for caches."""
-    given = environment.get("DRPO_CACHE_DIR")
-    return Path(given) if given else Path(platformdirs.user_cache_dir("drpo", appauthor=False))
+def structured_for(plan: Plan, role: Role) -> bool:
+    """Whether a role's replies are asked for by JSON schema; `auto`: at vLLM servers, which hold to it."""
+    chosen = plan.config.structured
+    return chosen == "on" or (chosen == "auto" and plan.models[role].provider == "vllm")
 
 
 def build_reward(
@@ -167,11 +80,11 @@ def build_reward(
     if config.reward == "static":
         selector = StaticAspects(Selection(templates.book.static))
     else:
-        asker = Asker(models["selector"], templates, config.repairs)
+        asker = Asker(models["selector"], templates, config.repairs, structured_for(plan, "selector"))
         published = config.evaluation_aspects == "returned"
         selector = DynamicAspects(asker, plan.models["selector"].identity, greedy, any_number=published)
     return EvaluatorReward(
-        Asker(models["evaluator"], templates, config.repairs),
+        Asker(models["evaluator"], templates, config.repairs, structured_for(plan, "evaluator")),
         plan.models["evaluator"].identity,
         greedy,
         selector,
@@ -200,7 +113,8 @@ def build_optimizer(plan: Plan, models: Mapping[Role, LLM]) -> Optimizer:
     config = plan.config
     sampling = Sampling(config.optimizer_temperature, config.optimizer_top_p, config.max_tokens)
     protected = config.protect if isinstance(config, OptimizeConfig) else ()
-    asker = Asker(models["optimizer"], plan.inputs.templates, config.repairs)
+    structured = structured_for(plan, "optimizer")
+    asker = Asker(models["optimizer"], plan.inputs.templates, config.repairs, structured)
     return Optimizer(asker, plan.models["optimizer"].identity, sampling, config.random_seed, protected)
 
 
@@ -244,7 +158,7 @@ def build_retriever(
     stop: Stop,
     limits: EmbeddingLimits,
 ) -> Retriever:
-    """The retriever that `embedder` names: lexical, sentence-transformers/NAME or openai/NAME[@URL]."""
+    """What `embedder` names: lexical, sentence-transformers/NAME, openai/NAME or vllm/NAME@URL."""
     if embedder == "lexical":
         return LexicalRetriever(examples)
     from drpo.llm.embed import OpenAIEmbedder, SentenceTransformerEmbedder
@@ -253,12 +167,9 @@ def build_retriever(
     provider, _, name = embedder.partition("/")
     if provider == "sentence-transformers" and name:
         return VectorRetriever(examples, SentenceTransformerEmbedder(name), cache)
-    if provider == "openai" and name:
+    if provider in ("openai", "vllm") and name:
         spec = parse_model(embedder)
-        base_url = openai_base_url(environment)
-        url = spec.url or base_url
-        ours = url in (OPENAI_URL, base_url)  # OpenAI's key goes to OpenAI's address only
-        endpoint = Endpoint(url, environment.get("OPENAI_API_KEY" if ours else "DRPO_EMBEDDER_API_KEY"))
+        endpoint = _embedding_endpoint(spec, environment)
         patience = Patience(stop, random.Random(), deadline_s=limits.deadline_s)
         remote = OpenAIEmbedder(
             connections,
@@ -270,32 +181,21 @@ def build_retriever(
         )
         return VectorRetriever(examples, remote, cache)
     raise InputError(
-        f"--embedder {embedder}: expected lexical, sentence-transformers/NAME or openai/NAME@URL"
+        f"--embedder {embedder}: expected lexical, sentence-transformers/NAME, openai/NAME@URL or "
+        "vllm/NAME@URL"
     )
 
 
-async def choose_form(plan: Plan, resources: Resources) -> PromptForm:
-    """How the base model is asked. `auto`: the catalog knows, else a chat is tried once on a vLLM server."""
-    config = plan.config
-    assert isinstance(config, OptimizeConfig)
-    base = plan.models["base"]
-    if config.prompt_form != "auto":
-        return config.prompt_form
-
-    async def probe() -> str:
-        if base.entry is not None and base.entry.form != "auto":
-            return base.entry.form
-        if base.provider != "vllm":
-            return "chat"
-        request = Request(base.identity, messages=(Message("user", "Hello"),), max_tokens=1)
-        try:
-            # With an end of its own: that a chat is refused is an answer here, and not the end of the run.
-            await _live(base, replace(resources, stop=Stop())).complete(request)
-        except ProviderRefused as refused:
-            if "chat template" in str(refused).lower():
-                return "text"
-            raise
-        return "chat"
-
-    found = await resources.record.fact(f"prompt form of {base.identity}", probe)
-    return "text" if found == "text" else "chat"
+def _embedding_endpoint(spec: ModelSpec, environment: Mapping[str, str]) -> Endpoint:
+    """Where an embedding model is served. OpenAI's key goes to OpenAI's address only."""
+    base_url = openai_base_url(environment)
+    if spec.provider == "vllm" and not spec.url:
+        raise InputError(
+            f"--embedder vllm/{spec.name}: expected @URL, drpo starts no embedding servers. Start one (vllm "
+            f"serve {spec.name} --runner pooling) and name it: vllm/{spec.name}@http://127.0.0.1:8000/v1"
+        )
+    url = spec.url or base_url
+    if spec.provider == "openai" and url in (OPENAI_URL, base_url):
+        return Endpoint(url, environment.get("OPENAI_API_KEY"))
+    key = environment.get("DRPO_EMBEDDER_API_KEY")
+    return Endpoint(url, key or (environment.get("VLLM_API_KEY") if spec.provider == "vllm" else None))

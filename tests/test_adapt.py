@@ -22,8 +22,11 @@ from drpo.llm.limits import Stop
 from drpo.llm.recorder import Record, Recorder
 from tests.support.gated_llm import GatedLLM, question
 
-FULL = question(temperature=0.2, top_p=0.9, max_tokens=7, seed=3, stop=("x",))
-UNSET: dict[str, Any] = {"temperature": None, "top_p": None, "max_tokens": None, "seed": None, "stop": ()}
+FULL = question(temperature=0.2, top_p=0.9, max_tokens=7, seed=3, stop=("x",), reply_schema="{}")
+UNSET: dict[str, Any] = {
+    **dict.fromkeys(("temperature", "top_p", "max_tokens", "seed", "reply_schema")),
+    "stop": (),
+}
 
 
 @dataclass

@@ -64,8 +64,8 @@ def test_the_fields_others_may_rely_on() -> None:
     data = json.loads(ALIGNMENT.as_json())
     assert data["schema"] == 1
     assert list(data) == [
-        *("schema", "system_prompt", "examples", "shots", "prompt_form", "embedder", "models", "sampling"),
-        *("template_digest", "simulated", "found"),
+        *("schema", "system_prompt", "examples", "shots", "prompt_form", "answer_end", "embedder"),
+        *("models", "sampling", "template_digest", "simulated", "found"),
     ]
     assert set(data["found"]) == {
         *("settings", "path_score", "path_rewards", "nodes", "levels", "ended", "calls"),

@@ -51,6 +51,21 @@ async def test_the_repair_turn_to_the_letter() -> None:
     assert (second.seed, second.temperature, second.role, second.n) == (5, 0.0, "evaluator", 1)
 
 
+async def test_a_schema_goes_with_the_question_and_its_repair_where_replies_are_structured() -> None:
+    for structured, expected in ((True, "{}"), (False, None)):
+        model = ScriptedLLM(["four", "4"])
+        asker = Asker(model, TEMPLATES, structured=structured)
+        assert await asker.ask(QUESTION, number, "{}") == 4
+        assert [request.reply_schema for request in model.requests] == [expected] * 2
+
+
+async def test_a_schema_goes_with_every_choice() -> None:
+    model = ScriptedLLM([["1", "x"], "2", "3"])
+    samples = Asker(model, TEMPLATES, structured=True).sample(three(), number, "{}")
+    assert list(await asyncio.gather(*(sample.value() for sample in samples))) == [1, 2, 3]
+    assert [request.reply_schema for request in model.requests] == ["{}"] * 3
+
+
 async def test_a_second_repair_sees_the_whole_conversation() -> None:
     model = ScriptedLLM(["four", "five", "6"])
     assert await Asker(model, TEMPLATES, repairs=2).ask(QUESTION, number) == 6

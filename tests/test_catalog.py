@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import fields
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from drpo.errors import InputError
 from drpo.llm.base import Request
@@ -50,7 +52,7 @@ def refusal(text: str) -> str:
 
 @pytest.mark.parametrize("entry", entries(), ids=lambda entry: entry.alias)
 def test_every_alias_parses_to_its_entry(entry: CatalogEntry) -> None:
-    assert parse_model(entry.alias) == ModelSpec(entry.provider, entry.name, None, entry)
+    assert parse_model(entry.alias) == ModelSpec(entry.provider, entry.name, (), entry)
 
 
 @pytest.mark.parametrize("alias", PROMISED)
@@ -92,6 +94,11 @@ def test_only_served_models_need_gpus() -> None:
     assert all((entry.gpus > 0) == (entry.provider == "vllm") for entry in entries())
 
 
+def test_the_cards_of_an_alias_are_those_of_its_weights() -> None:
+    for entry in entries():
+        assert entry.gpus == (0 if entry.weights_gb is None else gpus_for(entry.weights_gb))
+
+
 @pytest.mark.parametrize(
     ("weights_gb", "gpus"), [(14.5, 1), (19.2, 1), (19.3, 2), (36.6, 2), (65.5, 4), (140, 8)]
 )
@@ -103,14 +110,14 @@ def test_gpus_are_a_power_of_two_that_the_weights_fill_to_four_fifths(weights_gb
     ("text", "spec"),
     [
         ("openai/base", ModelSpec("openai", "base")),
-        (f"openai/base@{URL}", ModelSpec("openai", "base", URL)),
+        (f"openai/base@{URL}", ModelSpec("openai", "base", (URL,))),
         ("openai/ft:gpt-x:org::id", ModelSpec("openai", "ft:gpt-x:org::id")),
         ("openai/some/nested/name", ModelSpec("openai", "some/nested/name")),
         ("vllm/./my-model", ModelSpec("vllm", "./my-model")),
-        (f"vllm//models/mine@{URL}", ModelSpec("vllm", "/models/mine", URL)),
+        (f"vllm//models/mine@{URL}", ModelSpec("vllm", "/models/mine", (URL,))),
         ("vllm/me/repo@main", ModelSpec("vllm", "me/repo@main")),
         ("vllm/me/repo@refs/pr/1", ModelSpec("vllm", "me/repo@refs/pr/1")),
-        (f"vllm/me/repo@v1.0@{URL}", ModelSpec("vllm", "me/repo@v1.0", URL)),
+        (f"vllm/me/repo@v1.0@{URL}", ModelSpec("vllm", "me/repo@v1.0", (URL,))),
         ("  openai/base\n", ModelSpec("openai", "base")),
     ],
 )
@@ -120,7 +127,7 @@ def test_a_provider_and_a_name_make_a_model(text: str, spec: ModelSpec) -> None:
 
 def test_an_alias_may_be_served_elsewhere() -> None:
     entry = parse_model("mistral-7b").entry
-    assert parse_model(f"mistral-7b@{URL}") == ModelSpec("vllm", "mistralai/Mistral-7B-v0.1", URL, entry)
+    assert parse_model(f"mistral-7b@{URL}") == ModelSpec("vllm", "mistralai/Mistral-7B-v0.1", (URL,), entry)
 
 
 @pytest.mark.parametrize(
@@ -237,13 +244,80 @@ def test_a_secret_before_a_host_without_scheme_is_not_repeated(text: str) -> Non
     assert "s3cret" not in refusal(text)
 
 
-@pytest.mark.parametrize("name", ["vllm/a/b", "mistral-7b"])
-def test_several_servers_are_not_yet_taken(name: str) -> None:
-    assert "one URL is expected behind @" in refusal(f"{name}@{URL},http://other:8000/v1")
+@pytest.mark.parametrize("name", ["vllm/a/b", "openai/a", "mistral-7b"])
+def test_servers_of_one_model_are_one_identity_in_whatever_order_they_are_named(name: str) -> None:
+    one, two = "http://a:8000/v1", "http://b:8000/v1"
+    spec = parse_model(f"{name}@{two},HTTP://A:8000/v1/,{one}")
+    assert spec == parse_model(f"{name}@{one},{two}")
+    assert spec.urls == (one, two) and spec.url == one
+    assert spec.identity == f"{parse_model(name).identity}@{one},{two}"
+
+
+def test_a_server_named_twice_is_one_server() -> None:
+    assert parse_model(f"openai/base@{URL},{URL}/") == parse_model(f"openai/base@{URL}")
+    assert parse_model("openai/base").urls == () and parse_model("openai/base").url is None
+
+
+HOSTS = st.sampled_from(["http://a", "http://b:8000/v1", "https://c/v1", "http://[::1]:8000"])
+
+
+@given(
+    st.lists(HOSTS, min_size=1, max_size=6).flatmap(
+        lambda urls: st.tuples(st.just(urls), st.permutations(urls))
+    )
+)
+def test_order_and_repetition_of_servers_are_of_no_matter(orders: tuple[list[str], list[str]]) -> None:
+    one, two = (parse_model(f"vllm/a/b@{','.join(urls)}") for urls in orders)
+    assert one == two and one.identity == two.identity and set(one.urls) == set(orders[0])
+
+
+@pytest.mark.parametrize(
+    "urls",
+    [
+        f"{URL},",
+        f"{URL},,{URL}",
+        f"{URL},other:8000/v1",
+        f"{URL},other",
+        f"{URL}, {URL}",
+        f"{URL},//other",
+    ],
+)
+def test_each_of_several_servers_is_a_whole_url(urls: str) -> None:
+    assert "expected http(s)://HOST[:PORT][/PATH] right behind each comma" in refusal(f"openai/base@{urls}")
+
+
+def test_each_of_several_servers_needs_a_host() -> None:
+    assert "behind @, came 'http://:8000'" in refusal(f"openai/base@{URL},http://:8000")
+    assert "came 'ftp://other'" in refusal(f"openai/base@{URL},ftp://other")
+
+
+@pytest.mark.parametrize(
+    "urls",
+    [
+        f"http://user:s3cret@host/v1,{URL}",
+        f"{URL},http://user:s3cret@host/v1",
+        "http://user:s3,cret@host/v1",
+        "http://user:s3,http://cret@host/v1",
+        f"{URL},user:s3cret@host/v1",
+        f"http://host/v1?key=s3cret,{URL}",
+        f"{URL},http://host/v1#s3cret",
+        "http://host/v1?key=s3,http://s3cret",
+    ],
+)
+def test_no_secret_of_several_urls_is_repeated(urls: str) -> None:
+    message = refusal(f"openai/base@{urls}")
+    assert "s3" not in message and "cret@" not in message
+    assert "DRPO_BASE_API_KEY" in message
+
+
+def test_where_a_single_url_is_expected_a_comma_is_refused() -> None:
+    with pytest.raises(InputError, match="expected a single http"):
+        normalise_url(f"{URL},{URL}")
 
 
 def test_the_demo_has_no_endpoint() -> None:
     assert "expected no URL" in refusal(f"demo@{URL}")
+    assert len(refusal("demo@" + ",".join(f"http://h{i}" for i in range(1000)))) < 400
 
 
 def test_a_long_text_is_cut_in_the_message() -> None:

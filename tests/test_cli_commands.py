@@ -122,6 +122,23 @@ def test_models_lists_every_alias(shell: Shell) -> None:
     assert "demo" in text and "stands" in text
 
 
+def test_models_says_what_each_needs(shell: Shell) -> None:
+    needs = {row["name"]: row["needs"] for row in shell.done("models", "--json").json}
+    assert needs["mistral-7b"] == "1 GPU of 24 GB"
+    assert needs["qwen3-32b"] == "4 GPUs of 24 GB"
+    assert needs["llama-2-70b"] == "2 GPUs of 24 GB, awq"
+    assert needs["demo"] is needs["gpt-4"] is None
+
+
+@pytest.mark.parametrize("columns", ["40", "80", "200"])
+def test_no_name_of_a_model_is_folded_or_cut(shell: Shell, columns: str) -> None:
+    shell.env.setenv("COLUMNS", columns)
+    rows = shell.done("models", "--json").json
+    lines = shell.done("models").out.splitlines()
+    for row in rows:
+        assert any(f" {row['name']} " in line and f" {row['stands_for']} " in line for line in lines)
+
+
 def test_text_of_models_cannot_drive_the_terminal(shell: Shell) -> None:
     shell.done(*demo())
     file = shell.folder / "run" / "alignment.json"

@@ -21,6 +21,9 @@ def nothing_was_begun(shell: Shell) -> bool:
     return not (shell.folder / "run").exists() and not (shell.folder / "runs").exists()
 
 
+DEMO = ("--optimizer", "demo", "--evaluator", "demo", "--embedder", "lexical")
+
+
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
@@ -149,7 +152,9 @@ def test_an_unknown_template_variable_is_refused_by_name(shell: Shell) -> None:
         (["--model", "demo", "--name", "a/b"], "--name"),
         (["--model", "demo", "--name", "n" * 300], "shorter"),
         ([], "--model"),
-        (["--model", "vllm/some/model"], "vllm serve"),
+        (["--model", "vllm/./nowhere"], "vllm/./nowhere"),
+        (["--model", "vllm/some/model", "--vllm-arg", "port=9"], "port"),
+        (["--model", "vllm/some/model", "--vllm-command", "no-such-program", *DEMO], "--vllm-command"),
         (["--model", "demo", "surplus"], "surplus"),
     ],
 )

@@ -1,11 +1,13 @@
 """The real SDK against a real server on loopback: what goes on the wire, and what each answer becomes."""
 
 import asyncio
+import json
 import socket
 import subprocess
 import sys
 import traceback
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from random import Random
 from typing import Any
 
@@ -15,7 +17,7 @@ from drpo.errors import DrpoError, ParameterRefused, ProviderRefused
 from drpo.llm.base import LLM, Choice, Completion, Message, Request, Usage
 from drpo.llm.client import Connections, Endpoint, OpenAIClient
 from drpo.llm.limits import Limit, Slots, Stop
-from drpo.llm.retry import Retry, Transient
+from drpo.llm.retry import Retry, Transient, Unconnected
 from tests.support.mock_openai import MockServer, Reply, error
 
 KEY = "sk-secret-4711-abcdef"
@@ -94,6 +96,32 @@ async def test_every_sampling_field_is_sent_when_given(server: MockServer, make:
     assert body.pop("messages") == [{"role": "user", "content": "é\ud83d"}]
     sent = {"model": "wire-name", "max_completion_tokens": 7, "stop": ["\n", "END"], **fields}
     assert body == sent
+
+
+async def test_a_schema_is_sent_as_a_response_format_in_either_form(server: MockServer, make: Make) -> None:
+    schema = {"type": "object", "properties": {"b": {}, "a": {"type": "string"}}}
+    client = make()
+    for request in (CHAT, TEXT, CHAT):
+        await client.complete(replace(request, reply_schema=json.dumps(schema)))
+        assert server.bodies()[-1]["response_format"] == {
+            "type": "json_schema",
+            "json_schema": {"name": "reply", "schema": schema},
+        }
+        assert list(server.bodies()[-1]["response_format"]["json_schema"]["schema"]["properties"]) == [
+            "b",
+            "a",
+        ]
+
+
+async def test_a_schema_that_a_server_cannot_use_is_a_refused_parameter(
+    server: MockServer, make: Make
+) -> None:
+    said = "Failed to transform json schema into a grammar"
+    for reply in (error(400, said), error(500, said), error(422, "no", param="response_format")):
+        server.script.extend([reply, reply])
+        failed = await failure(make(), replace(CHAT, reply_schema="{}"))
+        assert isinstance(failed, ParameterRefused) and failed.parameter == "reply_schema"
+        assert not isinstance(await failure(make()), ParameterRefused)
 
 
 async def test_more_choices_than_asked_for_are_dropped_and_fewer_are_taken(
@@ -175,7 +203,7 @@ async def test_statuses_that_may_pass_are_worth_another_try(
 ) -> None:
     server.script.append(error(status, "later", retry_after="3"))
     failed = await failure(make())
-    assert isinstance(failed, Transient) and failed.retry_after_s == 3.0
+    assert type(failed) is Transient and failed.retry_after_s == 3.0
     for part in ("evaluator model wire-name", server.url, f"HTTP {status}: later"):
         assert part in str(failed)
     assert len(server.requests) == 1
@@ -184,7 +212,7 @@ async def test_statuses_that_may_pass_are_worth_another_try(
 @pytest.mark.parametrize("fault", ["reset", "cut"])
 async def test_a_broken_connection_is_worth_another_try(server: MockServer, make: Make, fault: Any) -> None:
     server.script.append(Reply(fault=fault))
-    assert isinstance(await failure(make()), Transient)
+    assert isinstance(await failure(make()), Unconnected)
     assert (await make().complete(CHAT)).choices[0].text == "ok"
 
 
@@ -192,7 +220,7 @@ async def test_a_broken_connection_is_worth_another_try(server: MockServer, make
 async def test_a_whole_request_is_bounded_in_time(server: MockServer, make: Make, fault: Any) -> None:
     server.script.append(Reply(fault=fault))
     failed = await failure(make(timeout_s=0.05))
-    assert isinstance(failed, Transient) and 0.05 <= failed.took_s < 5.0
+    assert type(failed) is Transient and 0.05 <= failed.took_s < 5.0
     assert "no complete answer within 0.05 s" in str(failed)
 
 
@@ -200,7 +228,7 @@ async def test_nobody_listening_is_worth_another_try(make: Make) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     failed = await failure(make(url=f"http://127.0.0.1:{port}/v1"))
-    assert isinstance(failed, Transient) and f"127.0.0.1:{port}" in str(failed)
+    assert isinstance(failed, Unconnected) and f"127.0.0.1:{port}" in str(failed)
 
 
 async def test_an_answer_that_is_not_http_is_worth_another_try(make: Make) -> None:
@@ -211,7 +239,7 @@ async def test_an_answer_that_is_not_http_is_worth_another_try(make: Make) -> No
 
     async with await asyncio.start_server(talk, "127.0.0.1", 0) as strange:
         port = strange.sockets[0].getsockname()[1]
-        assert isinstance(await failure(make(url=f"http://127.0.0.1:{port}/v1")), Transient)
+        assert isinstance(await failure(make(url=f"http://127.0.0.1:{port}/v1")), Unconnected)
 
 
 @pytest.mark.parametrize("url", ["ftp://example.test/v1", "localhost:8000/v1"])

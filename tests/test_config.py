@@ -20,13 +20,24 @@ KINDS = (OptimizeConfig, ExamplesConfig)
 NOT_IDENTITY = {
     *("preset", "demo_latency_ms", "concurrency", "timeout_s", "deadline_s", "reuse"),
     *("runs_dir", "name", "run_dir", "roles", "out"),
+    *("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size", "vllm_arg", "vllm_command"),
+    *("vllm_ready_s", "vllm_restarts"),
 }
 IDENTITY = {
     *("model", "optimizer", "evaluator", "selector", "reward", "evaluations", "evaluation_aspects"),
-    *("unreadable", "repairs", "optimizer_temperature", "optimizer_top_p", "max_tokens", "patience"),
+    *(
+        "unreadable",
+        "repairs",
+        "structured",
+        "optimizer_temperature",
+        "optimizer_top_p",
+        "max_tokens",
+        "patience",
+    ),
     *("random_seed", "prompts", "demo_seed", "demo_noise", "search", "width", "samples", "depth"),
     *("max_extra_depth", "shots", "path_score", "keep_above", "initial_prompt", "protect", "seeds"),
     *("seeds_column", "order", "examples", "embedder", "prompt_form", "base_max_tokens"),
+    *("answer_end", "long_prompts"),
 }
 # Settings of a search that SEMANTICS of the published runs says nothing about.
 NOT_PUBLISHED = {

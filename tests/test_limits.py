@@ -43,8 +43,8 @@ async def turn() -> None:
 class House:
     """A desk behind a limit, and the tasks that ask it."""
 
-    def __init__(self, concurrency: int) -> None:
-        self.desk, self.stop, self.slots = Desk(), Stop(), Slots(concurrency)
+    def __init__(self, concurrency: int, *, by_prefix: bool = False) -> None:
+        self.desk, self.stop, self.slots = Desk(), Stop(), Slots(concurrency, by_prefix=by_prefix)
         self.limit = Limit(self.desk, self.slots, self.stop)
 
     def start(self, text: str, *, model: str = "m", priority: int = 0) -> asyncio.Task[Completion]:
@@ -57,6 +57,13 @@ class House:
         self.desk.answer("first")
         await first
         self.desk.arrived.clear()
+
+    async def finish(self, tasks: list[asyncio.Task[Completion]]) -> None:
+        """Answer whatever is open, in order of arrival, until all of `tasks` are done."""
+        while self.desk.open:
+            self.desk.answer(next(iter(self.desk.open)))
+            await turn()
+        await asyncio.gather(*tasks)
 
 
 async def test_at_most_concurrency_requests_are_in_the_air() -> None:
@@ -280,3 +287,101 @@ async def test_an_open_gate_is_passed_without_giving_way_to_another_task() -> No
     with pytest.raises(StopIteration):  # ended, not suspended
         house.slots.enter("m", 0, house.stop).send(None)
     assert house.slots.in_air == 1
+
+
+async def test_by_prefix_requests_with_a_common_beginning_follow_each_other() -> None:
+    house = House(2, by_prefix=True)
+    await house.prove()
+    tasks = [house.start(f"{prompt} q{query}") for query in range(4) for prompt in ("kind", "terse", "long")]
+    await turn()
+    assert house.desk.arrived == ["kind q0", "terse q0"]  # nobody waited yet
+    await house.finish(tasks)
+    # on from the last one sent, then from the beginning
+    waited = [
+        "terse q1",
+        "terse q2",
+        "terse q3",
+        "kind q1",
+        "kind q2",
+        "kind q3",
+        *(f"long q{i}" for i in range(4)),
+    ]
+    assert house.desk.arrived[2:] == waited
+
+
+async def test_by_prefix_priority_goes_first() -> None:
+    house = House(1, by_prefix=True)
+    await house.prove()
+    tasks = [house.start("b now")]
+    await turn()
+    order = [("b later", 5), ("b", 1), ("a", 1), ("z urgent", 0)]
+    tasks += [house.start(text, priority=priority) for text, priority in order]
+    await turn()
+    await house.finish(tasks)
+    assert house.desk.arrived == ["b now", "z urgent", "a", "b", "b later"]
+
+
+async def test_by_prefix_nobody_is_passed_over_for_ever() -> None:
+    house = House(1, by_prefix=True)
+    await house.prove()
+    tasks = [house.start("m")]
+    await turn()
+    tasks.append(house.start("z waits"))
+    for number in range(10_000):
+        tasks.append(house.start(f"m{number:05}"))  # always just ahead
+        await turn()
+        house.desk.answer(next(iter(house.desk.open)))
+        await turn()
+        if house.desk.arrived[-1] == "z waits":
+            break
+    assert house.desk.arrived[-1] == "z waits"
+    await house.finish(tasks)
+
+
+async def test_by_prefix_too_one_request_is_in_the_air_until_a_model_has_answered() -> None:
+    house = House(8, by_prefix=True)
+    tasks = [
+        house.start(text, model=model) for text, model in (("c", "m"), ("b", "m"), ("a", "m"), ("x", "n"))
+    ]
+    await turn()
+    assert house.desk.arrived == ["c"]
+    house.desk.fail("c", ProviderDown("overloaded"))
+    await turn()
+    assert house.desk.arrived == ["c", "x"]  # on from (m, c): then comes n, alone again
+    house.desk.answer("x")
+    await turn()
+    assert house.desk.arrived == ["c", "x", "a"]  # the endpoint is proven, m is not
+    house.desk.answer("a")
+    await turn()
+    assert house.desk.arrived == ["c", "x", "a", "b"]
+    house.desk.answer("b")
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    assert isinstance(results[0], ProviderDown) and house.slots.in_air == 0
+
+
+async def test_by_prefix_a_cancelled_waiter_loses_no_slot_and_a_stop_wakes_all() -> None:
+    house = House(1, by_prefix=True)
+    await house.prove()
+    held, a, b, c = (house.start(text) for text in ("held", "ia", "ib", "ic"))
+    await turn()
+    a.cancel()
+    house.desk.answer("held")
+    await turn()
+    assert house.desk.arrived == ["held", "ib"]
+    house.stop.set(Interrupted("now"))
+    with pytest.raises(Stopped):
+        await c
+    house.desk.answer("ib")
+    await asyncio.gather(held, b)
+    assert house.slots.in_air == 0
+
+
+async def test_without_by_prefix_no_text_is_put_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(request: Request) -> str:
+        raise AssertionError("computed")
+
+    monkeypatch.setattr("drpo.llm.limits.prefix_text", never)
+    house = House(1)
+    await house.prove()
+    with pytest.raises(AssertionError, match="computed"):
+        await House(1, by_prefix=True).limit.complete(ask())

@@ -138,7 +138,7 @@ def test_openais_key_goes_to_openai_or_openai_base_url_alone(
     choice = choose_models(config(**{"model" if role == "base" else role: name}), environment, {})[role]
     own = {"https://api.openai.com/v1"} | ({PROXY} if "roxy" in (base_url or "") else set())
     own |= {LOCAL} if base_url == LOCAL else set()
-    if choice.provider == "openai" and choice.url in own:
+    if choice.provider == "openai" and choice.urls and set(choice.urls) <= own:
         assert choice.key_variables == ("OPENAI_API_KEY",)
     else:
         assert "OPENAI_API_KEY" not in choice.key_variables
@@ -188,11 +188,17 @@ def test_a_wrong_base_url_is_told_by_its_name() -> None:
         assert "pw" not in str(caught.value)
 
 
-def test_a_vllm_model_needs_a_server() -> None:
-    with pytest.raises(
-        InputError, match=r"vllm serve .*name it: vllm/.*7B-v0\.1@http://127\.0\.0\.1:8000/v1"
-    ):
-        identities(KEY, model="mistral-7b")
+def test_a_vllm_model_without_an_address_is_served_by_drpo() -> None:
+    choice = choose_models(config(model="mistral-7b"), KEY, {})["base"]
+    assert choice.identity == "vllm/mistralai/Mistral-7B-v0.1"
+    assert choice.server is not None and choice.server.weights_gb == 14.5
+    assert not choice.urls and not choice.key_variables
+
+
+def test_flags_for_a_server_that_drpo_does_not_start_are_refused() -> None:
+    given = {"model": "vllm/a/b@http://127.0.0.1:8000/v1", "vllm_arg": ("dtype=half",)}
+    with pytest.raises(InputError, match=r"--vllm-arg.*vllm/a/b"):
+        choose_models(config(**given), KEY, {})
 
 
 def test_more_shots_than_examples(tmp_path: Path) -> None:

@@ -37,6 +37,7 @@ CHANGES: tuple[tuple[str, Any], ...] = (
     ("evaluation_aspects", "returned"),
     ("unreadable", "zero"),
     ("repairs", 0),
+    ("structured", "on"),
     ("optimizer_temperature", 0.3),
     ("optimizer_top_p", 0.9),
     ("max_tokens", 99),
@@ -56,6 +57,8 @@ CHANGES: tuple[tuple[str, Any], ...] = (
     ("protect", ("helpful",)),
     ("order", "given"),
     ("prompt_form", "text"),
+    ("answer_end", "as-written"),
+    ("long_prompts", "as-is"),
     ("model", "openai/x"),
     ("optimizer", "openai/x"),
     ("evaluator", "openai/x"),
@@ -68,6 +71,13 @@ STEADY: tuple[tuple[str, Any], ...] = (
     ("deadline_s", 1.0),
     ("demo_latency_ms", 1.0),
     ("reuse", False),
+    ("tensor_parallel_size", 2),
+    ("pipeline_parallel_size", 2),
+    ("data_parallel_size", 2),
+    ("vllm_arg", ("dtype=float16",)),  # a part of the identity of the models whose servers drpo runs
+    ("vllm_command", "python"),
+    ("vllm_ready_s", 1.0),
+    ("vllm_restarts", 0),
     ("runs_dir", "elsewhere"),
     ("name", "n"),
     ("run_dir", "elsewhere"),
@@ -94,7 +104,8 @@ def test_what_does_not_is_the_same_run(name: str, value: Any) -> None:
 
 
 def test_the_published_preset_is_its_settings(tmp_path: Path) -> None:
-    given = {"repairs": 0, "unreadable": "zero", "evaluation_aspects": "returned"}
+    given = {"repairs": 0, "structured": "off", "unreadable": "zero", "evaluation_aspects": "returned"}
+    given |= {"answer_end": "as-written", "long_prompts": "as-is"}
     assert plan(preset="published").identity == plan(**given).identity
 
 

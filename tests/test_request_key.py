@@ -34,6 +34,7 @@ CHANGES_THE_REPLY: dict[str, list[Any]] = {
     "seed": [0, 7],
     "sample": [0, 7],
     "n": [2, 3],
+    "reply_schema": ["{}", '{"type":"object"}'],
 }
 STEERS_DRPO_ONLY: dict[str, list[Any]] = {"role": ["optimizer", "evaluator", "selector"], "priority": [1, -1]}
 
@@ -55,6 +56,7 @@ REQUESTS = st.builds(
     seed=st.sampled_from([None, 0, 1]),
     sample=st.sampled_from([None, 0, 1]),
     n=st.sampled_from([1, 2]),
+    reply_schema=st.sampled_from([None, "", "{}"]),
 )
 
 

@@ -207,7 +207,20 @@ def test_retry_after_is_read_in_each_of_its_forms(headers: dict[str, str], expec
     assert retry_after_s(headers, now_s=100.0) == expected
 
 
-ALL = ("temperature", "top_p", "max_tokens", "seed", "stop", "n")
+ALL = ("temperature", "top_p", "max_tokens", "seed", "stop", "n", "response_format")
+NO_SCHEMA = (
+    "Invalid parameter: 'response_format' of type 'json_schema' is not supported with this model.",
+    "This response_format type is unavailable now",
+    "This model does not support response format `json_schema`.",
+    'response_format type must be one of "text" or "json_object", but got: json_schema',
+    "Failed to transform json schema into a grammar: no rule",
+    "The provided JSON schema contains features not supported by xgrammar.",
+    "No compatible structured output backend was found for this request.",
+    "Structured outputs are not yet supported for diffusion language models.",
+    "Unknown name \"response_schema\" at 'generation_config'",
+    "guided_json is not available",
+    "Grammar error: too complex",
+)
 
 
 @pytest.mark.parametrize(
@@ -233,8 +246,19 @@ ALL = ("temperature", "top_p", "max_tokens", "seed", "stop", "n")
         ({"message": "Expected a value <= 1", "param": "n", "code": "integer_above_max_value"}, ALL, "n"),
         ({"message": "`temperature` and `top_p` cannot both be specified for this model."}, ALL, "top_p"),
         ({"detail": [{"loc": ["body", "seed"], "msg": "Extra inputs are not permitted"}]}, ALL, "seed"),
+        # about the schema of the reply: whatever it is that the server cannot do with it
+        *(({"message": said}, ALL, "reply_schema") for said in NO_SCHEMA),
+        ({"message": "no", "param": "response_format.json_schema"}, ALL, "reply_schema"),
+        ({"detail": [{"loc": ["body", "response_format"], "msg": "Extra inputs"}]}, ALL, "reply_schema"),
         # not sent, so leaving it out cannot help
         ({"message": "seed is not supported"}, ("temperature",), None),
+        ({"message": "'response_format' is not supported"}, ("temperature",), None),
+        # another one is named as the culprit
+        (
+            {"message": "top_p is not supported with response_format", "param": "top_p"},
+            ALL,
+            "top_p",
+        ),
         # out of range is not the same as not taken
         ({"message": "temperature must be <= 1", "param": "temperature"}, ALL, None),
         ({"message": "max_tokens is too large: 90000. This model supports at most 16384 tokens"}, ALL, None),
@@ -259,6 +283,18 @@ def test_a_parameter_counts_as_refused_when_it_was_sent_and_the_error_names_it(
 @pytest.mark.parametrize("status", [401, 404, 429, 500])
 def test_only_a_rejected_request_can_refuse_a_parameter(status: int) -> None:
     assert read_fault({"message": "seed is not supported"}, status).parameter_not_taken(ALL) is None
+
+
+@pytest.mark.parametrize("status", [500, 501])
+def test_a_schema_is_refused_also_where_the_server_breaks_over_it(status: int) -> None:
+    fault = read_fault({"message": "failed to compile the grammar"}, status)
+    assert fault.parameter_not_taken(ALL) == "reply_schema"
+    assert fault.parameter_not_taken(["seed"]) is None
+
+
+@pytest.mark.parametrize("status", [401, 404, 429, 503])
+def test_a_server_that_is_busy_or_says_no_to_everything_refuses_no_schema(status: int) -> None:
+    assert read_fault({"message": "structured output"}, status).parameter_not_taken(ALL) is None
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from drpo.api import environment
-from drpo.commands.running import ProgressLines, introduce, run_with_signals
+from drpo.commands.running import introduce, run_with_signals
 from drpo.commands.show import print_alignment
 from drpo.config import OptimizeConfig
 from drpo.options import settings_flags
@@ -38,8 +38,7 @@ def command(config: Path | None, as_json: bool, quiet: bool, **flags: Any) -> No
     plan = optimize_plan(settings, env)
     if not quiet:
         introduce(plan)
-    observers = () if quiet else (ProgressLines(),)
-    result = run_with_signals(lambda hooks: run_optimize(plan, env, hooks), observers)
+    result = run_with_signals(lambda hooks: run_optimize(plan, env, hooks), quiet=quiet)
     if result.finished_before and not quiet:
         click.echo("This run has finished before; nothing was sent. Another --run-dir starts anew.", err=True)
     print_alignment(result.alignment, as_json=as_json)

@@ -9,7 +9,7 @@ import click
 
 from drpo.api import environment
 from drpo.commands.examples_table import print_examples
-from drpo.commands.running import ProgressLines, introduce, run_with_signals
+from drpo.commands.running import introduce, run_with_signals
 from drpo.config import ExamplesConfig
 from drpo.options import settings_flags
 from drpo.plan import examples_plan
@@ -37,8 +37,7 @@ def command(config: Path | None, as_json: bool, quiet: bool, **flags: Any) -> No
     plan = examples_plan(settings, env)
     if not quiet:
         introduce(plan)
-    observers = () if quiet else (ProgressLines(),)
-    result = run_with_signals(lambda hooks: run_examples(plan, env, hooks), observers)
+    result = run_with_signals(lambda hooks: run_examples(plan, env, hooks), quiet=quiet)
     if result.finished_before and not quiet:
         click.echo("This run has finished before; nothing was sent.", err=True)
     print_examples(result, as_json)

@@ -9,20 +9,21 @@ from typing import Any, TypeVar
 
 import click
 
+from drpo.commands.terminal import safe
 from drpo.errors import Interrupted
 from drpo.events import Event, LevelDone, NodeMade, ProposalDropped
 from drpo.llm.prices import price_per_million
 from drpo.plan import OPENAI_URL, ModelChoice, Plan, run_path
-from drpo.run import GRACE_S, Hooks, Observer
+from drpo.run import GRACE_S, Hooks
 
 T = TypeVar("T")
 
 
-def run_with_signals(work: Callable[[Hooks], Coroutine[Any, Any, T]], observers: tuple[Observer, ...]) -> T:
+def run_with_signals(work: Callable[[Hooks], Coroutine[Any, Any, T]], *, quiet: bool) -> T:
     """Run `work`; the first Ctrl-C (or SIGTERM) lets the calls in the air end, the second one does not."""
 
     async def main() -> T:
-        hooks = Hooks(observers=observers)
+        hooks = Hooks() if quiet else Hooks(observers=(ProgressLines(),), notice=tell)
         loop = asyncio.get_running_loop()
 
         def asked_to_stop() -> None:
@@ -46,6 +47,11 @@ def run_with_signals(work: Callable[[Hooks], Coroutine[Any, Any, T]], observers:
     return asyncio.run(main())
 
 
+def tell(message: str) -> None:
+    """Say it on stderr; text of servers among it is shown, never obeyed."""
+    click.echo(safe(message), err=True)
+
+
 def introduce(plan: Plan) -> None:
     """Say on stderr which models play, at what price where drpo chose them, and where the run is."""
     for role, choice in plan.models.items():
@@ -59,7 +65,7 @@ def introduce(plan: Plan) -> None:
 
 
 def _cost(choice: ModelChoice) -> str:
-    price = price_per_million(choice.name) if choice.url == OPENAI_URL else None
+    price = price_per_million(choice.name) if choice.urls == (OPENAI_URL,) else None
     if price is None:
         return "price unknown"
     return f"${price.input_usd:g} in, ${price.output_usd:g} out per million tokens"

@@ -29,10 +29,11 @@ def print_json(value: object) -> None:
     click.echo(text)
 
 
-def print_table(table: Table) -> None:
-    """The table on stdout, as wide as the terminal. Not by rich itself, which ends a program with exit code 1
-    when whoever reads it leaves."""
+def print_table(table: Table, least_width: int = 0) -> None:
+    """The table on stdout, as wide as the terminal, but no narrower than `least_width`. Not by rich itself,
+    which ends a program with exit code 1 when whoever reads it leaves."""
     console = Console(markup=False, highlight=False)
+    console.width = max(console.width, least_width)
     with console.capture() as captured:
         console.print(table)
     click.echo(captured.get(), nl=False)

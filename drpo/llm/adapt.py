@@ -10,7 +10,10 @@ from drpo.errors import ParameterRefused
 from drpo.llm.base import LLM, Completion, Request
 from drpo.llm.recorder import Record
 
-_UNSET: dict[str, Any] = {"temperature": None, "top_p": None, "max_tokens": None, "seed": None, "stop": ()}
+_UNSET: dict[str, Any] = {
+    **dict.fromkeys(("temperature", "top_p", "max_tokens", "seed", "reply_schema")),
+    "stop": (),
+}
 
 
 class Adapt:

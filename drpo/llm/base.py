@@ -25,7 +25,8 @@ class Request:
     """One call to a model: chat messages, or a prompt to continue (`prompt` not None, messages empty).
 
     None for a sampling field means: not sent, the endpoint's own default. `n` choices are wanted. `sample` is
-    never sent: it tells samples of one question apart at a model that takes no `seed`.
+    never sent: it tells samples of one question apart at a model that takes no `seed`. `reply_schema` is the
+    JSON schema of the reply as text, in one spelling; None: free text.
     `role` and `priority` (lower goes first when slots are short) steer drpo only and are not part of the
     request's identity; `tests/test_request_key.py` holds every field to one of the two sides.
     """
@@ -40,6 +41,7 @@ class Request:
     seed: int | None = None
     sample: int | None = None
     n: int = 1
+    reply_schema: str | None = None
     role: Role = "base"
     priority: int = 0
 
@@ -99,6 +101,8 @@ def identity(request: Request) -> dict[str, Any]:
         facts["stop"] = list(request.stop)
     if request.n != 1:
         facts["n"] = request.n
+    if request.reply_schema is not None:  # as a digest: it stands beside every recorded reply
+        facts["reply_schema"] = hashlib.sha256(request.reply_schema.encode()).hexdigest()[:16]
     return facts
 
 

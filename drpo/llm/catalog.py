@@ -25,7 +25,8 @@ class CatalogEntry:
 
     `form` is how a base-role request is put. `context_tokens` is the model's own limit; a server may be
     started with less. `refuses` holds the fields of `Request` that the model's API answers with an error.
-    `gpus` counts cards of 24 GB for the weights as named (bf16 or `quantization`); 0 where none is needed.
+    `weights_gb` is what the weights take as named (bf16 or `quantization`), None where drpo serves none;
+    `gpus` counts cards of 24 GB for them, 0 where none is needed.
     """
 
     alias: str
@@ -35,25 +36,34 @@ class CatalogEntry:
     context_tokens: int | None
     refuses: frozenset[str]
     quantization: str | None
+    weights_gb: float | None
     gpus: int
     note: str
 
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """One model at one endpoint; `url` is normalised, None where the provider's default is meant."""
+    """One model at one endpoint, or at several servers that are one to whoever asks.
+
+    `urls` are normalised, sorted and without duplicates; none stands for the provider's default.
+    """
 
     provider: Provider
     name: str
-    url: str | None = None
+    urls: tuple[str, ...] = ()
     entry: CatalogEntry | None = None
+
+    @property
+    def url(self) -> str | None:
+        """The URL, the first where there are several; None where the provider's default is meant."""
+        return self.urls[0] if self.urls else None
 
     @property
     def identity(self) -> str:
         """The text that is equal exactly for the same model at the same endpoint."""
         if self.provider == "demo":
             return "demo"
-        return f"{self.provider}/{self.name}" + (f"@{self.url}" if self.url else "")
+        return f"{self.provider}/{self.name}" + (f"@{','.join(self.urls)}" if self.urls else "")
 
 
 def gpus_for(weights_gb: float) -> int:
@@ -68,13 +78,14 @@ def gpus_for(weights_gb: float) -> int:
 
 
 def _api(alias: str, context: int, note: str, refuses: frozenset[str] = frozenset()) -> CatalogEntry:
-    return CatalogEntry(alias, "openai", alias, "chat", context, refuses, None, 0, note)
+    return CatalogEntry(alias, "openai", alias, "chat", context, refuses, None, None, 0, note)
 
 
 def _open(
     alias: str, repo: str, form: Form, context: int, weights_gb: float, note: str, quant: str | None = None
 ) -> CatalogEntry:
-    return CatalogEntry(alias, "vllm", repo, form, context, frozenset(), quant, gpus_for(weights_gb), note)
+    gpus = gpus_for(weights_gb)
+    return CatalogEntry(alias, "vllm", repo, form, context, frozenset(), quant, weights_gb, gpus, note)
 
 
 # Checked on 2026-11-21 against genai-prices 0.2.3, OpenAI's model and deprecation pages as they are quoted
@@ -94,7 +105,9 @@ _LLAMA_31 = "meta-llama/Llama-3.1-8B"
 _LLAMA_33 = "kosbu/Llama-3.3-70B-Instruct-AWQ"
 
 _ENTRIES: tuple[CatalogEntry, ...] = (
-    CatalogEntry("demo", "demo", "demo", "chat", None, frozenset(), None, 0, "simulated; no key, no network"),
+    CatalogEntry(
+        "demo", "demo", "demo", "chat", None, frozenset(), None, None, 0, "simulated; no key, no network"
+    ),
     _api("gpt-3.5-turbo", 16_385, f"base model of the paper; {_GONE}"),
     _api("gpt-4", 8_192, f"baseline of the paper; {_GONE}"),
     _api("gpt-4-turbo", 128_000, f"the paper's optimizer was a preview of it; {_GONE}"),
@@ -137,12 +150,14 @@ _ENTRIES: tuple[CatalogEntry, ...] = (
 )
 
 _EXPECTED = "expected demo, an alias, openai/NAME or vllm/REPO-OR-PATH, each with @URL where it is served"
+_URL_FORM = "http(s)://HOST[:PORT][/PATH]"
 _LISTED = "`drpo models` lists the aliases"
 _KEY_REMEDY = "a key goes into DRPO_BASE_API_KEY (or _OPTIMIZER_, _EVALUATOR_, _SELECTOR_ for those roles)"
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 # The first "@" before a scheme, so that the password of `openai/x@http://user:password@host` is never taken
 # for a part of the name.
 _URL_START = re.compile(r"@(?=[A-Za-z][A-Za-z0-9+.-]*://)")
+_NEXT_URL = re.compile(r",(?=[A-Za-z][A-Za-z0-9+.-]*://)")
 # After the last "@" stands a revision, unless it looks like a URL that lacks its scheme: git allows no ":" in
 # the name of a revision.
 _BARE_URL = re.compile(r"//|.*:|localhost(/|$)|.*/v1/?$|.*[,?]")
@@ -166,11 +181,11 @@ def strong_model() -> ModelSpec:
 
 def parse_model(text: str) -> ModelSpec:
     """The model that `text` names. `InputError` in one line where it names none."""
-    name, url_text = _split_url(text.strip())
-    url = None if url_text is None else normalise_url(url_text)
+    name, urls_text = _split_url(text.strip())
+    urls = () if urls_text is None else _several(urls_text)
     provider, slash, rest = name.partition("/")
     if not slash:
-        return _aliased(name, url)
+        return _aliased(name, urls)
     if provider not in ("openai", "vllm"):
         raise InputError(
             f"model {_shown(name)}: {_EXPECTED}; {_shown(provider)} is no provider "
@@ -181,24 +196,18 @@ def parse_model(text: str) -> ModelSpec:
             f"model {_shown(name)}: expected a name without blanks behind {provider}/; {_LISTED}"
         )
     known: Provider = "openai" if provider == "openai" else "vllm"
-    return ModelSpec(known, rest, url, _entry_named(known, rest))
+    return ModelSpec(known, rest, urls, _entry_named(known, rest))
 
 
 def normalise_url(text: str) -> str:
     """`text` with scheme and host in lower case, without the default port and trailing slashes.
 
-    `InputError` for anything but http(s)://HOST[:PORT][/PATH]; its message never repeats a secret.
+    `InputError` for anything but one http(s)://HOST[:PORT][/PATH]; its message never repeats a secret.
     """
-    if "," in text:
-        raise InputError(
-            "model: one URL is expected behind @, several came (several servers of one model: not yet)"
-        )
     shown = _without_secrets(text)
-    if "@" in text:
-        raise InputError(f"model URL at {_shown(shown)}: expected no user or password in it; {_KEY_REMEDY}")
-    for mark, what in (("?", "query"), ("#", "fragment")):
-        if mark in text:
-            raise InputError(f"model URL {_shown(shown)}: expected no {what} behind it; {_KEY_REMEDY}")
+    _refuse_secrets(text, shown)
+    if "," in text:
+        raise InputError(f"model URL {_shown(shown)}: expected a single {_URL_FORM}, there is a comma in it")
     parts = _parsed(text)
     if parts.scheme not in _DEFAULT_PORTS or not parts.hostname:
         raise _not_a_url(shown)
@@ -207,8 +216,29 @@ def normalise_url(text: str) -> str:
     return f"{parts.scheme}://{host}{port}{parts.path.rstrip('/')}"
 
 
+def _several(text: str) -> tuple[str, ...]:
+    """The URLs of the servers of one model, in one order however they were named."""
+    shown = _without_secrets(text)
+    _refuse_secrets(text, shown)  # before it is split, since a password may hold a comma
+    urls = _NEXT_URL.split(text)
+    if any("," in url for url in urls):
+        raise InputError(
+            f"model URLs {_shown(shown)}: expected {_URL_FORM} right behind each comma, "
+            f"as several servers of one model are named; {_LISTED}"
+        )
+    return tuple(sorted({normalise_url(url) for url in urls}))
+
+
+def _refuse_secrets(text: str, shown: str) -> None:
+    if "@" in text:
+        raise InputError(f"model URL at {_shown(shown)}: expected no user or password in it; {_KEY_REMEDY}")
+    for mark, what in (("?", "query"), ("#", "fragment")):
+        if mark in text:
+            raise InputError(f"model URL {_shown(shown)}: expected no {what} behind it; {_KEY_REMEDY}")
+
+
 def _split_url(text: str) -> tuple[str, str | None]:
-    """The name and the text of the URL behind it, None where there is none."""
+    """The name and the text of the URLs behind it, None where there is none."""
     if not text:
         raise InputError(f"model: {_EXPECTED}; nothing came; {_LISTED}")
     start = _URL_START.search(text)
@@ -222,15 +252,15 @@ def _split_url(text: str) -> tuple[str, str | None]:
     return text, None
 
 
-def _aliased(alias: str, url: str | None) -> ModelSpec:
+def _aliased(alias: str, urls: tuple[str, ...]) -> ModelSpec:
     entry = next((entry for entry in _ENTRIES if entry.alias == alias), None)
     if entry is None:
         near = difflib.get_close_matches(alias.lower(), [entry.alias for entry in _ENTRIES], n=1, cutoff=0.4)
         closest = f"; the closest alias is {near[0]!r}" if near else ""
         raise InputError(f"model {_shown(alias)}: {_EXPECTED}{closest}; {_LISTED}")
-    if entry.provider == "demo" and url is not None:
-        raise InputError(f"model demo: expected no URL, it runs inside drpo; came @{url}")
-    return ModelSpec(entry.provider, entry.name, url, entry)
+    if entry.provider == "demo" and urls:
+        raise InputError(f"model demo: expected no URL, it runs inside drpo; came @{_cut(','.join(urls))}")
+    return ModelSpec(entry.provider, entry.name, urls, entry)
 
 
 def _entry_named(provider: Provider, name: str) -> CatalogEntry | None:
@@ -253,9 +283,7 @@ def _parsed(text: str) -> SplitResult:
 
 
 def _not_a_url(shown: str) -> InputError:
-    return InputError(
-        f"model URL: expected http(s)://HOST[:PORT][/PATH] behind @, came {_shown(shown)}; {_LISTED}"
-    )
+    return InputError(f"model URL: expected {_URL_FORM} behind @, came {_shown(shown)}; {_LISTED}")
 
 
 def _without_secrets(text: str) -> str:
@@ -264,4 +292,8 @@ def _without_secrets(text: str) -> str:
 
 
 def _shown(text: str) -> str:
-    return repr(text if len(text) <= 80 else text[:77] + "...")
+    return repr(_cut(text))
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= 80 else text[:77] + "..."

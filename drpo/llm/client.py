@@ -13,13 +13,14 @@ import time
 from base64 import b64encode
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from drpo.errors import DrpoError, ParameterRefused, ProviderRefused
 from drpo.llm.base import Choice, Completion, Request, Usage
 from drpo.llm.faults import Fault, one_line, read_fault
-from drpo.llm.retry import Transient, retry_after_s
+from drpo.llm.retry import Transient, Unconnected, retry_after_s
 
 if TYPE_CHECKING:
     import openai
@@ -150,6 +151,7 @@ class OpenAIClient:
         self._chat_url = f"{endpoint.shown.rstrip('/')}/chat/completions"
         self._text_url = f"{endpoint.shown.rstrip('/')}/completions"
         self._options: Any = None
+        self._schema = lru_cache(maxsize=64)(json.loads)
 
     async def complete(self, request: Request) -> Completion:
         began_s = time.monotonic()
@@ -204,6 +206,9 @@ class OpenAIClient:
             body["stop"] = list(request.stop)
         if request.n != 1:
             body["n"] = request.n
+        if request.reply_schema is not None:
+            schema = {"name": "reply", "schema": self._schema(request.reply_schema)}
+            body["response_format"] = {"type": "json_schema", "json_schema": schema}
         return body
 
     def _read(
@@ -244,7 +249,7 @@ class OpenAIClient:
             return ProviderRefused(
                 f"{self._who(request)}: not a usable URL: {said}. Expected http(s)://HOST/v1."
             )
-        return self._transient(request, f"no connection, or it broke: {said}")
+        return Unconnected(f"{self._who(request)}: no connection, or it broke: {said}")
 
     def _fault(
         self, request: Request, body: Collection[str], fault: Fault, headers: Mapping[str, str]
@@ -260,10 +265,10 @@ class OpenAIClient:
             return ProviderRefused(
                 f"{message}. Add credit or raise the account's limit, then run the same again."
             )
-        if meaning == "passing":
-            return Transient(message, retry_after_s(headers, time.time()))
         if (name := fault.parameter_not_taken(body)) is not None:
             return ParameterRefused(name, f"{message}. The model does not take {name!r}: leave it out.")
+        if meaning == "passing":
+            return Transient(message, retry_after_s(headers, time.time()))
         return ProviderRefused(f"{message}. {self._remedy(fault.status)}.")
 
     def _remedy(self, status: int) -> str:

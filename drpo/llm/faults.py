@@ -31,6 +31,10 @@ _NOT_TAKEN_TEXT = re.compile(
     r"|extra inputs are not permitted|cannot both be"
 )
 _ONLY_ONE = re.compile(r"must be (?:1|one)\b|at most (?:1|one)\b|only (?:n ?= ?)?1\b|<= ?1\b|n ?> ?1\b")
+# What a server says that takes no schema for replies, or not this one.
+_SCHEMA_TEXT = re.compile(
+    r"response[_ ]?format|(?:json|response)[_ ]?schema|structured[_ ]?output|guided[_ ](?:decod|json)|grammar"
+)
 _FIELDS = ("temperature", "top_p", "max_tokens", "max_completion_tokens", "seed", "stop", "n")
 
 
@@ -58,9 +62,11 @@ class Fault:
 
     def parameter_not_taken(self, sent: Collection[str]) -> str | None:
         """The field of `Request` among the wire names `sent` that the model does not take."""
+        text = self.said.lower()
+        if "response_format" in sent and self._is_about_schema(text):
+            return "reply_schema"
         if self.status not in (400, 422):
             return None
-        text = self.said.lower()
         places = {name: _place(name, text) for name in _FIELDS if name in sent}
         if self.param:
             places = {name: 0 for name in places if name == self.param.removeprefix("body.")}
@@ -72,6 +78,12 @@ class Fault:
         # "temperature and top_p cannot both be given": greedy needs its temperature
         name = "top_p" if "cannot both" in text and "top_p" in places else min(places, key=places.__getitem__)
         return "max_tokens" if name == "max_completion_tokens" else name
+
+    def _is_about_schema(self, text: str) -> bool:
+        """Unknown, unwelcome or beyond what the server can compile: whatever it is, leaving it out helps."""
+        if self.status not in (400, 422, 500, 501) or self.param.removeprefix("body.") in _FIELDS:
+            return False
+        return _SCHEMA_TEXT.search(f"{self.param} {text}") is not None
 
     def _is_filtered(self, text: str) -> bool:
         if self.codes & _FILTERED or "input was flagged" in text:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import heapq
 import itertools
 from collections import defaultdict
 
 from drpo.errors import DrpoError, ParameterRefused, ProviderRefused, Stopped
 from drpo.llm.base import LLM, Completion, Request
+from drpo.llm.prefix import prefix_text
+from drpo.llm.waiting import ByArrival, ByPrefix, Waiter
 
 
 class Stop:
@@ -65,31 +66,37 @@ class Stop:
 class Slots:
     """The requests in the air at one endpoint: at most `concurrency`.
 
-    Who waits is served lowest priority number first, in order of arrival among equals. Until the endpoint
-    has answered once, only one request is in the air; likewise until a model has answered once, only one for
-    that model: a wrong key or a wrong name costs one request however many start together.
+    Who waits is served lowest priority number first; equals in order of arrival, or `by_prefix` so that those
+    with a common beginning follow each other. Until the endpoint has answered once, only one request is in
+    the air; likewise until a model has answered once, only one for that model: a wrong key or a wrong name
+    costs one request however many start together.
     """
 
-    def __init__(self, concurrency: int) -> None:
+    def __init__(self, concurrency: int, *, by_prefix: bool = False) -> None:
         self.concurrency = concurrency
+        self.by_prefix = by_prefix
         self.in_air = 0
         self.most_in_air = 0
         self._proven: set[str] = set()  # models that answered; one of them proves the endpoint too
         self._trying: set[str] = set()  # models whose first request is in the air
-        self._waiting: list[tuple[int, int, str, asyncio.Future[bool]]] = []
+        self._waiting = ByPrefix() if by_prefix else ByArrival()
         # Waiters of a model whose first request is in the air stand aside, or each freed slot would search
-        # the heap past all of them.
-        self._aside: defaultdict[str, list[tuple[int, int, str, asyncio.Future[bool]]]] = defaultdict(list)
+        # the line past all of them.
+        self._aside: defaultdict[str, list[Waiter]] = defaultdict(list)
         self._arrivals = itertools.count()
 
-    async def enter(self, model: str, priority: int, stop: Stop) -> None:
-        """Wait for a slot, to be given back by `leave`. Raises `Stopped` when the run ends first."""
+    async def enter(self, model: str, priority: int, stop: Stop, prefix: str = "") -> None:
+        """Wait for a slot, to be given back by `leave`. Raises `Stopped` when the run ends first.
+
+        `prefix` is the text of the request, of use where slots are given `by_prefix`.
+        """
         stop.check()
         if self._admits(model):
             self._take(model)
+            self._waiting.sent(priority, model, prefix)
             return
         granted: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        heapq.heappush(self._waiting, (priority, next(self._arrivals), model, granted))
+        self._waiting.push(Waiter(priority, next(self._arrivals), model, granted, prefix))
         stop.wake(granted)
         try:
             mine = await granted
@@ -108,7 +115,7 @@ class Slots:
             if answered:
                 self._proven.add(model)
             for waiter in self._aside.pop(model, ()):
-                heapq.heappush(self._waiting, waiter)
+                self._waiting.push(waiter)
         self._grant()
 
     def _admits(self, model: str) -> bool:
@@ -130,15 +137,14 @@ class Slots:
     def _grant(self) -> None:
         """Leave no free slot to which a waiter could be admitted."""
         while self._waiting and self.in_air < (self.concurrency if self._proven else 1):
-            waiter = heapq.heappop(self._waiting)
-            _, _, model, granted = waiter
-            if granted.done():  # cancelled, or the run is ending
+            waiter = self._waiting.pop()
+            if waiter.granted.done():  # cancelled, or the run is ending
                 continue
-            if self._admits(model):
-                self._take(model)
-                granted.set_result(True)
+            if self._admits(waiter.model):
+                self._take(waiter.model)
+                waiter.granted.set_result(True)
             else:
-                self._aside[model].append(waiter)
+                self._aside[waiter.model].append(waiter)
 
 
 class Limit:
@@ -164,7 +170,8 @@ class Limit:
         return self._slots.most_in_air
 
     async def complete(self, request: Request) -> Completion:
-        await self._slots.enter(request.model, request.priority, self._stop)
+        prefix = prefix_text(request) if self._slots.by_prefix else ""
+        await self._slots.enter(request.model, request.priority, self._stop, prefix)
         answered = False
         try:
             self._stop.check()

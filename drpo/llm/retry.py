@@ -40,6 +40,10 @@ class Transient(ProviderDown):
         self.took_s = took_s
 
 
+class Unconnected(Transient):
+    """No connection could be made, or it broke before an answer: another server may well have one."""
+
+
 def retry_after_s(headers: Mapping[str, str], now_s: float) -> float | None:
     """Seconds to wait by retry-after-ms or Retry-After (seconds or a date), None if neither can be read.
 

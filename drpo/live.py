@@ -1,0 +1,195 @@
+"""From who plays a role to something that answers: endpoints, keys, servers, slots; what a run holds open.
+
+With `wiring`, the only room that names concrete clients.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import itertools
+import random
+import secrets
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import platformdirs
+
+from drpo.config import CommonConfig
+from drpo.errors import DrpoError, InputError
+from drpo.llm.base import LLM, ROLES, Completion, Request
+from drpo.llm.client import Connections, Endpoint, OpenAIClient
+from drpo.llm.limits import Limit, Slots, Stop
+from drpo.llm.recorder import Record
+from drpo.llm.retry import Patience, Retry
+from drpo.llm.spread import Spread
+from drpo.llm.vllm.launch import find_vllm
+from drpo.llm.vllm.server import Bounds, Managed, ManagedServer, Place, Servers
+from drpo.llm.vllm.tokens import ServerFacts
+from drpo.plan import ModelChoice
+
+Notice = Callable[[str], None]
+
+
+def _silent(message: str) -> None:
+    """Nobody wants to know."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """What a run holds open: record, connections, slots per endpoint, servers.
+
+    live: False in strict replay. folder: where servers write their logs. notice: is told what a user wants to
+    know and the events do not say.
+    """
+
+    record: Record
+    stop: Stop
+    environment: Mapping[str, str]
+    config: CommonConfig
+    live: bool = True
+    folder: Path | None = None
+    notice: Notice = _silent
+    connections: Connections = field(default_factory=Connections)
+    slots: dict[str, Slots] = field(default_factory=dict)
+    servers: Servers = field(default_factory=Servers)
+
+    async def close(self) -> None:
+        """End servers, release connections and the record's file."""
+        try:
+            await self.connections.aclose()
+            await self.servers.aclose()
+        finally:
+            await self.record.close()
+
+
+def live_model(choice: ModelChoice, resources: Resources, stop: Stop | None = None) -> LLM:
+    """The model itself: Retry(Limit(client)), or over several servers Retry(Limit(Spread(clients)))."""
+    config, stop = resources.config, stop or resources.stop
+    servers = max(1, len(choice.urls))
+    slots = resources.slots.setdefault(
+        choice.place, Slots(config.concurrency * servers, by_prefix=choice.provider == "vllm")
+    )
+    limited = Limit(_client(choice, resources), slots, stop)
+    return Retry(limited, stop=stop, deadline_s=config.deadline_s, random=random.Random())
+
+
+class _OwnModel:
+    """A user's own model, whose mistakes are named as theirs before anything of them is recorded."""
+
+    def __init__(self, model: LLM, name: str) -> None:
+        self._model, self._name = model, name
+
+    async def complete(self, request: Request) -> Completion:
+        try:
+            completion = await self._model.complete(request)
+        except DrpoError:
+            raise
+        except Exception as error:
+            raise InputError(f"your model {self._name} raised {type(error).__name__}: {error}") from error
+        given: object = completion  # whatever the protocol says
+        if not isinstance(given, Completion) or not given.choices:
+            raise InputError(
+                f"your model {self._name}: expected a Completion with at least one choice, "
+                f"came {type(completion).__name__}"
+            )
+        return completion
+
+
+def _client(choice: ModelChoice, resources: Resources) -> LLM:
+    if choice.custom is not None:
+        return _OwnModel(choice.custom, choice.name)
+    config = resources.config
+    if choice.provider == "demo":
+        from drpo.llm.simulated import Latency, SimulatedLLM, World
+
+        latency_s = Latency(*(config.demo_latency_ms / 1000,) * len(ROLES))
+        return SimulatedLLM(World(config.demo_seed, config.demo_noise, latency_s=latency_s))
+
+    def at(endpoint: Endpoint) -> LLM:
+        return OpenAIClient(resources.connections, endpoint, choice.name, timeout_s=config.timeout_s)
+
+    if choice.server is not None:
+        return Managed(managed_server(choice, resources), lambda process: at(process.address.endpoint))
+    endpoints = endpoints_of(choice, resources.environment)
+    if len(endpoints) == 1:
+        return at(endpoints[0])
+    return Spread([(e.shown, at(e)) for e in endpoints], notice=resources.notice)
+
+
+def endpoints_of(choice: ModelChoice, environment: Mapping[str, str]) -> tuple[Endpoint, ...]:
+    """Where the model is served and with which key. Raises InputError where OpenAI's is missing."""
+    key = next((environment[name] for name in choice.key_variables if environment.get(name)), None)
+    if key is None and choice.key_variables == ("OPENAI_API_KEY",):
+        raise InputError(
+            f"{choice.identity}: OPENAI_API_KEY is not set; set it (or put it into .env), "
+            "or name another endpoint with @URL"
+        )
+    return tuple(Endpoint(url, key) for url in choice.urls)
+
+
+def managed_server(choice: ModelChoice, resources: Resources) -> ManagedServer:
+    """The vLLM server that drpo runs for this model, one for all roles that it plays. Not started here."""
+    assert choice.server is not None
+    spec, config = choice.server, resources.config
+    installation = find_vllm(config.vllm_command, resources.environment, spec.label)
+
+    def make(number: int, turn: asyncio.Lock) -> ManagedServer:
+        folder = resources.folder or Path()
+        name = "vllm.log" if number == 0 else f"vllm-{number + 1}.log"
+        place = Place(api_key=secrets.token_urlsafe(24), log=folder / name)
+        bounds = Bounds(config.vllm_ready_s, config.vllm_restarts)
+        return ManagedServer(
+            spec,
+            installation,
+            place,
+            resources.environment,
+            resources.stop,
+            resources.notice,
+            bounds,
+            turn,
+        )
+
+    return resources.servers.of(spec, make)
+
+
+def server_facts(choice: ModelChoice, resources: Resources) -> ServerFacts:
+    """What the model's own server knows about it. Of several servers, one that answers is asked."""
+    config = resources.config
+    patience = Patience(resources.stop, random.Random(), deadline_s=config.deadline_s)
+    endpoint: Callable[[], Awaitable[Endpoint]]
+    if choice.server is not None:
+        server = managed_server(choice, resources)
+
+        async def endpoint() -> Endpoint:
+            return (await server.running()).address.endpoint
+    else:
+        turns = itertools.cycle(endpoints_of(choice, resources.environment))
+
+        async def endpoint() -> Endpoint:
+            return next(turns)
+
+    return ServerFacts(endpoint, resources.connections, choice.name, patience, config.timeout_s)
+
+
+def is_lasting(choice: ModelChoice) -> bool:
+    """Whether a name means the same model tomorrow: on a loopback port anything may stand by then, and the
+    simulated world changes with drpo."""
+    if choice.custom is not None or choice.provider == "demo":
+        return False
+    return not any(_is_loopback(urlsplit(url).hostname or "") for url in choice.urls)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def cache_folder(environment: Mapping[str, str]) -> Path:
+    """DRPO_CACHE_DIR, or the platform's folder for caches."""
+    given = environment.get("DRPO_CACHE_DIR")
+    return Path(given) if given else Path(platformdirs.user_cache_dir("drpo", appauthor=False))
