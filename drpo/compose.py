@@ -23,7 +23,7 @@ RESPOND_TEMPLATES: dict[PromptForm, str] = {
 }
 # What a page has behind an answer: the next question, or another answer, headings of a line of their own. The
 # first is a stop sequence too, but not every server obeys, and some give the sequence back.
-_ANSWER_ENDS = re.compile(r"\n# (Query|Answer)[ \t]*(\n|$)")
+_ANSWER_ENDS = re.compile(r"(?:^|\n)# (?:Query|Answer)[^\S\n]*(?:\n|$)")
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,8 @@ Whatever is found out here decides the search, so it is recorded and read back o
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from typing import Protocol
 
 from drpo.compose import Composer, PromptForm, Sampling
 from drpo.config import OptimizeConfig
@@ -14,7 +15,7 @@ from drpo.errors import InputError, ProviderRefused
 from drpo.live import Resources, live_model, managed_server, server_facts
 from drpo.llm.base import Message, Request
 from drpo.llm.limits import Stop
-from drpo.llm.vllm.tokens import Refusal, ServerFacts
+from drpo.llm.vllm.tokens import Refusal
 from drpo.plan import ModelChoice, Plan, digest_of
 from drpo.types import Example, Failed
 
@@ -46,7 +47,13 @@ async def choose_form(plan: Plan, resources: Resources) -> PromptForm:
     return form
 
 
-async def form_of_tokenizer(facts: ServerFacts) -> PromptForm | None:
+class Tokenizes(Protocol):
+    """A server that can be asked what its model reads: `ServerFacts`."""
+
+    async def tokens(self, request: Request) -> tuple[int, ...] | Refusal: ...
+
+
+async def form_of_tokenizer(facts: Tokenizes) -> PromptForm | None:
     """What the server's chat template makes of a chat; None where the server does not tell.
 
     No template: text. One that refuses a system message, or reads as if there were none: chat-without-system.
@@ -163,4 +170,4 @@ async def fit_context(
             f"--base-max-tokens {config.base_max_tokens}: {base.identity} has a context of {limit} tokens, "
             f"which leaves none for a prompt. Give --base-max-tokens {max(1, limit // 4)}, for example"
         )
-    return ContextFit(composer, replace(sampling), int(limit), count)
+    return ContextFit(composer, sampling, int(limit), count)

@@ -87,6 +87,7 @@ async def run_optimize(plan: Plan, environment: Mapping[str, str], hooks: Hooks)
             await resources.close()
         events.finish()
         alignment.save(path / FILE_NAME)
+        _tell_cached(plan, resources)
         return OptimizeResult(path, alignment, dict(resources.record.sent))
     except BaseException as error:
         _log_failure(error)
@@ -119,6 +120,7 @@ async def run_examples(plan: Plan, environment: Mapping[str, str], hooks: Hooks)
             finally:
                 await resources.close()
             events.finish()
+            _tell_cached(plan, resources)
             calls = resources.record.calls_by_role()
             write_examples(path / EXAMPLES_NAME, [item.after for item in improved], overwrite=True)
             write_atomically(path / RESULT_NAME, examples_json(plan, improved, calls))
@@ -142,6 +144,17 @@ def _resources(
         folder=directory.path,
         notice=hooks.notice,
     )
+
+
+def _tell_cached(plan: Plan, resources: Resources) -> None:
+    """Say how much of the prompts each vLLM server knew already, by its own figures."""
+    for model in dict.fromkeys(c.identity for c in plan.models.values() if c.provider == "vllm"):
+        usage = resources.record.usage.get(model)
+        if usage is None or not usage.prompt_tokens:
+            continue
+        told = f"{usage.cached_tokens:,} of {usage.prompt_tokens:,} prompt tokens"
+        share = usage.cached_tokens / usage.prompt_tokens
+        resources.notice(f"prefix cache of {model}: {told} ({share:.0%}) had been computed before")
 
 
 def _refuse_to_overwrite(out: Path | None) -> None:

@@ -103,7 +103,7 @@ def _new_client(endpoint: Endpoint) -> openai.AsyncOpenAI:
     )
 
 
-def _options(endpoint: Endpoint) -> Any:
+def sdk_options(endpoint: Endpoint) -> Any:
     """What the SDK need not work out anew for each request (its defaults are copied deeply every time).
 
     OPENAI_ORG_ID and OPENAI_PROJECT_ID are meant for OpenAI alone.
@@ -169,7 +169,7 @@ class OpenAIClient:
         import openai
 
         if self._options is None:
-            self._options = _options(self._endpoint)
+            self._options = sdk_options(self._endpoint)
         body = self._body(request)
         content = json.dumps(body).encode("ascii")
         client = self._connections.client(self._endpoint)

@@ -41,6 +41,7 @@ class Record:
         self.missed: dict[str, Request] = {}
         self.asked: dict[str, str] = {}
         self.sent: Counter[str] = Counter()
+        self.usage: dict[str, Usage] = {}  # of the calls that this process sent, by model
         for entry in lines.records:
             self._take_in(entry)
         self._journal = Journal(path, lines.sound_bytes) if writable else None
@@ -140,6 +141,7 @@ class Record:
             self._take_in({**entry, "message": str(refused)})
             raise
         else:
+            self.usage[request.model] = self.usage.get(request.model, Usage()) + completion.usage
             entry = _call_entry(key, request, completion)
             await self._journal.append(entry)
             self._calls[key] = completion

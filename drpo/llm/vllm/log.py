@@ -14,14 +14,14 @@ _STAGES = (
     (re.compile(r"Application startup complete|Started server process"), "opening its port"),
     (re.compile(r"[Cc]apturing (CUDA|XPU) ?graph|Graph capturing"), "capturing graphs"),
     (re.compile(r"KV cache size|KV cache memory|cache blocks"), "making room for the KV cache"),
-    (re.compile(r"torch\.compile|Dynamo bytecode|Compiling a graph"), "compiling"),
+    (re.compile(r"Dynamo bytecode transform|Compiling a graph"), "compiling"),
     (
         re.compile(r"[Ll]oading (safetensors|pt) checkpoint|Loading weights|Starting to load model"),
         "loading weights",
     ),
     (re.compile(r"[Dd]ownloading|Fetching \d+ files"), "downloading the model"),
 )
-_NOISE = re.compile(r"\x1b\[[0-9;]*[A-Za-z]|^\s*\([^()]*pid=\d+\)\s*|\r", re.MULTILINE)
+_NOISE = re.compile(r"\x1b\[[0-9;]*[A-Za-z]|^\s*\([^()]*pid=\d+\)\s*", re.MULTILINE)
 _HEADING = re.compile(
     r"^(INFO|WARNING|ERROR|DEBUG) \d\d-\d\d \d\d:\d\d:\d\d \[[^\]]*\]\s*|^(INFO|WARNING|ERROR):\s*"
 )
@@ -35,7 +35,7 @@ _NO_CACHE = re.compile(
     r"|less than requested memory for kv"
 )
 _BUSY = re.compile(r"is less than desired \w+ memory utilization")
-_SETTING = re.compile(r"validation errors? for \w*Config\s+Value error, (.{1,400}?)(?: \[type=|\n|$)")
+_SETTING = re.compile(r"validation errors? for \w*Config\s+Value error, (.+?)(?: \[type=|\n|$)")
 _GATED = re.compile(r"GatedRepoError|gated repo|must have access to it")
 _MISSING = re.compile(
     r"RepositoryNotFoundError|is not a local folder and is not a valid model identifier|Repo id must"
@@ -71,7 +71,10 @@ class ServerLog:
         with self.path.open("rb") as stream:
             end = stream.seek(0, 2)
             stream.seek(max(self._from, end - _READ_BYTES))
-            return _NOISE.sub("", stream.read().decode("utf-8", "replace"))
+            text = stream.read().decode("utf-8", "replace")
+        return _NOISE.sub(
+            "", text.replace("\r\n", "\n").replace("\r", "\n")
+        )  # \r: a progress bar's next state
 
     @property
     def shown(self) -> str:
@@ -89,21 +92,25 @@ def stage(log: str) -> str:
 
 
 def last_words(log: str) -> str:
-    """The last exception, else the last line, in one line fit to be shown."""
+    """The last exception, in one line fit to be shown; empty where there is none."""
     for line in reversed(_lines(log)):
         if (value := _VALUE.search(line)) is not None:
-            return one_line(value[1], None)
+            return _shown(value[1])
         found = _EXCEPTION.match(line)
         # Behind the engine's own exception vLLM reports that the engine has failed, which says nothing.
         if found and "Engine core initialization failed" not in line and found[1] != "EngineDeadError":
-            return one_line(f"{found[1]}: {found[2]}", None)
-    return last_line(log)
+            return _shown(f"{found[1]}: {found[2]}")
+    return ""
 
 
 def last_line(log: str) -> str:
     """The last line that says something, fit to be shown."""
     lines = _lines(log)
-    return one_line(lines[-1], None) if lines else ""
+    return _shown(lines[-1]) if lines else ""
+
+
+def _shown(text: str) -> str:
+    return one_line(text, None).rstrip(". ")
 
 
 def _lines(log: str) -> list[str]:
@@ -119,7 +126,7 @@ def why_it_ended(log: str, code: int | None, label: str, where: str) -> DrpoErro
         return memory
     if code == 2 and (found := _BAD_FLAG.search(log)) is not None:
         return InputError(
-            f"{who} does not take its command line: {one_line(found[1], None)}. Check --vllm-arg; {where}"
+            f"{who} does not take its command line: {_shown(found[1])}. Check --vllm-arg; {where}"
         )
     if _GATED.search(log):
         return ProviderRefused(
@@ -133,7 +140,7 @@ def why_it_ended(log: str, code: int | None, label: str, where: str) -> DrpoErro
         )
     if (found := _SETTING.search(log)) is not None:
         return InputError(
-            f"{who} cannot be started so: {one_line(found[1], None)} Check --vllm-arg and the "
+            f"{who} cannot be started so: {_shown(found[1])} Check --vllm-arg and the "
             f"--...-parallel-size flags; {where}"
         )
     if _NO_DEVICE.search(log):
@@ -142,7 +149,7 @@ def why_it_ended(log: str, code: int | None, label: str, where: str) -> DrpoErro
             f"machine without one, or name a server elsewhere: vllm/{label}@http://HOST:8000/v1; {where}"
         )
     how = "was not ready in time" if code is None else f"ended with exit code {code} before it was ready"
-    said = last_words(log)
+    said = last_words(log) or last_line(log)
     return ProviderDown(f"{who} {how}{': ' + said if said else ''}; {where}")
 
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from drpo.errors import DrpoError, ProviderRefused
 from drpo.llm.base import Request
-from drpo.llm.client import Connections, Endpoint
-from drpo.llm.faults import one_line
+from drpo.llm.client import Connections, Endpoint, sdk_options
+from drpo.llm.faults import one_line, read_fault
 from drpo.llm.retry import Patience, Transient
 
 
@@ -39,6 +39,7 @@ class ServerFacts:
     ) -> None:
         self._endpoint, self._connections, self._model_name = endpoint, connections, model_name
         self._patience, self._timeout_s = patience, timeout_s
+        self._options: dict[Endpoint, Any] = {}
 
     async def context_tokens(self) -> int | None:
         """The longest prompt and answer together, None where the server does not say."""
@@ -90,9 +91,9 @@ class ServerFacts:
         url = endpoint.shown.rstrip("/").removesuffix("/v1") + path
         client = self._connections.client(endpoint)
         who = f"{self._model_name} at {endpoint.shown}{path.removeprefix('/v1')}"
-        options: Any = {"max_retries": 0, "timeout": None}
-        if not endpoint.authorization:
-            options["headers"] = {"Authorization": openai.Omit()}
+        if endpoint not in self._options:
+            self._options = {endpoint: sdk_options(endpoint)}
+        options = self._options[endpoint]
         try:
             async with asyncio.timeout(self._timeout_s):
                 if method == "GET":
@@ -104,7 +105,7 @@ class ServerFacts:
             status = error.status_code
             if status in (401, 403):
                 return ProviderRefused(f"{who}: HTTP {status}: {said}. Check the API key of this endpoint")
-            if status in (408, 409, 429, 502, 503, 504):
+            if read_fault(error.body, status).meaning() == "passing":  # 500: a server that is dying says so
                 return Transient(f"{who}: HTTP {status}: {said}")
             return Refusal(status, said)
         except TimeoutError:
