@@ -39,6 +39,8 @@ async def choose_form(plan: Plan, resources: Resources) -> PromptForm:
             known = base.entry.form
         if base.provider != "vllm":
             return known or "chat"
+        if known == "text":
+            return known  # some base models carry the chat template of their chat models
         told = await form_of_tokenizer(server_facts(base, resources))
         return told or known or await _tried_chat(base, resources)
 

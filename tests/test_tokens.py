@@ -13,6 +13,7 @@ from drpo.llm.base import Message, Request
 from drpo.llm.client import Connections, Endpoint
 from drpo.llm.limits import Stop
 from drpo.llm.retry import Patience
+from drpo.llm.vllm.process import Address, Probe
 from drpo.llm.vllm.tokens import Refusal, ServerFacts
 from tests.support.mock_openai import Answer, MockServer, Reply, Seen, error
 
@@ -181,6 +182,26 @@ async def test_only_a_key_that_belongs_to_the_server_is_sent(
     await asking(Endpoint(server.url, None), connections).tokens(HELLO)
     assert [seen.headers.get("authorization") for seen in server.requests] == [f"Bearer {KEY}", None]
     assert not any("openais-own" in str(seen.headers) for seen in server.requests)
+
+
+@pytest.mark.parametrize(
+    ("reply", "told"),
+    [
+        (models(m=9, other=None), {"m": 9, "other": None}),
+        (Reply(status=401, body={"error": "Unauthorized"}), {}),
+        (Reply(body=b"<html>"), {}),
+        (Reply(fault="reset"), None),
+    ],
+)
+async def test_a_server_that_breaks_off_is_not_taken_for_another(
+    server: FactsServer, reply: Reply, told: dict[str, int | None] | None
+) -> None:
+    server.replies = (reply,)
+    probe = Probe()
+    try:
+        assert await probe.models(Address("127.0.0.1", int(server.url.split(":")[2][:-3])), 5.0) == told
+    finally:
+        await probe.aclose()
 
 
 async def test_asking_often_does_not_grow(server: FactsServer, connections: Connections) -> None:

@@ -22,16 +22,17 @@ WHERE = "its log: run/vllm.log"
 TOO_LONG = (
     "User-specified max_model_len (999999) is greater than the derived max_model_len "
     "(max_position_embeddings=2048.0 or model_max_length=None in model's config.json). To allow overriding "
-    "this maximum, set the env var VLLM_ALLOW_LONG_MAX_MODEL_LEN=1. VLLM_ALLOW_LONG_MAX_MODEL_LEN must be used "
-    "with extreme caution. If the model uses relative position encoding (RoPE), positions exceeding "
+    "this maximum, set the env var VLLM_ALLOW_LONG_MAX_MODEL_LEN=1. VLLM_ALLOW_LONG_MAX_MODEL_LEN must be "
+    "used with extreme caution. If the model uses relative position encoding (RoPE), positions exceeding "
     "derived_max_model_len lead to nan. If the model uses absolute position encoding, positions exceeding "
     "derived_max_model_len will cause a CUDA array out-of-bounds error."
 )
 HEADS = "Total number of attention heads (2) must be divisible by tensor parallel size (3)."
 NO_CONFIG = (
     "Invalid repository ID or local directory specified: '/models/tiny'.\nPlease verify the following "
-    "requirements:\n1. Provide a valid Hugging Face repository ID.\n2. Specify a local directory that contains "
-    "a recognized configuration file.\n   - For Hugging Face models: ensure the presence of a 'config.json'."
+    "requirements:\n1. Provide a valid Hugging Face repository ID.\n2. Specify a local directory that "
+    "contains a recognized configuration file.\n"
+    "   - For Hugging Face models: ensure the presence of a 'config.json'."
 )
 
 
@@ -148,8 +149,8 @@ def test_a_log_without_exceptions_has_no_last_words() -> None:
             "a way to the hub",
         ),
         (
-            "huggingface_hub.errors.LocalEntryNotFoundError: Cannot find an appropriate cached snapshot folder "
-            "for the specified revision on the local disk and outgoing traffic has been disabled.",
+            "huggingface_hub.errors.LocalEntryNotFoundError: Cannot find an appropriate cached snapshot "
+            "folder for the specified revision on the local disk and outgoing traffic has been disabled.",
             False,
             2,
             "cached snapshot folder",
@@ -239,7 +240,7 @@ def test_only_what_this_start_has_written_is_read(tmp_path: Path) -> None:
     log = ServerLog(path)
     assert log.text() == ""
     with path.open("ab") as file:
-        file.write("(EngineCore pid=7) \x1b[31mERROR\x1b[0m 11-21 09:00:00 [a.py:1] ".encode())
+        file.write(b"(EngineCore pid=7) \x1b[31mERROR\x1b[0m 11-21 09:00:00 [a.py:1] ")
         file.write(b"ValueError: caf\xc3\xa9 \xff\n")
     assert last_words(log.text()) == "ValueError: café �"
 

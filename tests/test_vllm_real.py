@@ -245,7 +245,7 @@ def test_a_search_by_real_models_finds_a_better_prompt_whatever_is_killed(
 
 
 def test_printed_commands_are_taken_by_vllm() -> None:
-    from vllm.entrypoints.openai.cli_args import make_arg_parser
+    from vllm.entrypoints.launchers.cli_args import make_arg_parser
     from vllm.utils.argparse_utils import FlexibleArgumentParser
 
     cases = (

@@ -28,6 +28,7 @@ from drpo.llm.vllm.launch import (
 )
 from drpo.llm.vllm.server import Bounds, ManagedServer, Place
 from drpo.options import settings_flags
+from drpo.settings import resolve
 
 _SETTINGS = (
     "tensor_parallel_size",
@@ -38,6 +39,7 @@ _SETTINGS = (
     "vllm_ready_s",
     "vllm_restarts",
 )
+_VARIABLES = tuple(f"DRPO_{name.upper()}" for name in _SETTINGS)
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -67,9 +69,10 @@ def command(model: str, host: str, port: int, nodes: int, dry_run: bool, **flags
         raise InputError(
             f"{model}: expected a model that vLLM serves, such as mistral-7b or vllm/REPO-OR-PATH"
         )
-    server = _server(spec, nodes, flags)
+    config = resolve(CommonConfig, flags, {name: env[name] for name in _VARIABLES if name in env})
+    server = _server(spec, nodes, config)
     if dry_run:
-        click.echo(_commands(spec, server, host, port, flags.get("vllm_command"), env))
+        click.echo(_commands(spec, server, host, port, config.vllm_command, env))
         return
     key = env.get("VLLM_API_KEY") or None
     if key is None and host not in _LOOPBACK:
@@ -77,22 +80,17 @@ def command(model: str, host: str, port: int, nodes: int, dry_run: bool, **flags
             f"--host {host}: other machines can reach this address, which needs a key: set VLLM_API_KEY "
             "here and where the server is used"
         )
-    defaults = CommonConfig()
-    bounds = Bounds(
-        flags.get("vllm_ready_s") or defaults.vllm_ready_s,
-        defaults.vllm_restarts if flags.get("vllm_restarts") is None else flags["vllm_restarts"],
-    )
-    installation = find_vllm(flags.get("vllm_command"), env, server.label)
+    bounds = Bounds(config.vllm_ready_s, config.vllm_restarts)
+    installation = find_vllm(config.vllm_command, env, server.label)
     asyncio.run(_serve(server, installation, Place(host, port, key), env, bounds))
 
 
-def _server(spec: ModelSpec, nodes: int, flags: dict[str, Any]) -> ServerSpec:
-    pipeline = flags.get("pipeline_parallel_size") or nodes
-    parallel = Parallel(
-        flags.get("tensor_parallel_size"), pipeline, flags.get("data_parallel_size") or 1, nodes
-    )
+def _server(spec: ModelSpec, nodes: int, config: CommonConfig) -> ServerSpec:
+    is_given = "pipeline_parallel_size" in config.model_fields_set
+    pipeline = config.pipeline_parallel_size if is_given else nodes
+    parallel = Parallel(config.tensor_parallel_size, pipeline, config.data_parallel_size, nodes)
     weights_gb = spec.entry.weights_gb if spec.entry else None
-    return server_spec(spec.name, read_flags(flags.get("vllm_arg") or ()), parallel, weights_gb)
+    return server_spec(spec.name, read_flags(config.vllm_arg), parallel, weights_gb)
 
 
 def _commands(

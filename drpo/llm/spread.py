@@ -17,7 +17,7 @@ LONGEST_OUT_S = 120.0
 REMEMBERED = 16_384
 """Marks kept per server: those of a million tokens (4 million characters), more than a card's cache holds."""
 LOAD_FACTOR = 1.25
-"""How far above the mean a server's load may be; the value that the authors cited below worked with."""
+"""How far above the mean a server's load may be: less balances better and moves more prefixes."""
 
 
 class Spread:

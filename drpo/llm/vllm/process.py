@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import secrets
 import signal
@@ -50,6 +51,18 @@ def free_port(host: str = LOOPBACK) -> int:
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.bind((host, 0))
         return int(probe.getsockname()[1])
+
+
+def is_taken(host: str, port: int) -> bool:
+    """Whether somebody listens there, so that a server could not."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        # Without it a port whose server has just ended would count as taken.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            return error.errno == errno.EADDRINUSE
+    return False
 
 
 class ServerProcess:
@@ -117,11 +130,9 @@ class ServerProcess:
 
     def _sweep(self) -> None:
         """What a guard that was itself killed has left: the server's process group, which is ours to end."""
-        if self._pid is None:
-            return
-        leader = psutil.pid_exists(self._pid)
-        members = [p for p in psutil.process_iter() if _group_of(p) == self._pid]
-        if leader or members:
+        if self._pid is None or (self._guard.returncode or 0) >= 0:
+            return  # it ended by itself, and has left nothing
+        if any(_group_of(process) == self._pid for process in psutil.process_iter()):
             with contextlib.suppress(OSError):
                 os.killpg(self._pid, signal.SIGKILL)
 
@@ -142,12 +153,15 @@ class Probe:
             return "ill"
         return "well" if status == 200 else "ill"
 
-    async def models(self, address: Address, timeout_s: float) -> dict[str, int | None]:
-        """The names under which models are served at this address, and the context in tokens of each."""
+    async def models(self, address: Address, timeout_s: float) -> dict[str, int | None] | None:
+        """The names under which models are served at this address, and the context in tokens of each.
+
+        None where no answer came in time.
+        """
         try:
             status, data = await self._get(address, "/v1/models", timeout_s)
         except OSError:
-            return {}
+            return None
         models = data.get("data") if status == 200 and isinstance(data, dict) else None
         served = [model for model in models or () if isinstance(model, dict)]
         return {str(model.get("id")): model.get("max_model_len") for model in served}

@@ -17,7 +17,7 @@ from drpo.llm.retry import Transient
 from drpo.llm.vllm.gpus import gpus_needed, visible_gpus_gb
 from drpo.llm.vllm.launch import Installation, ServerSpec, server_command, shown_command
 from drpo.llm.vllm.log import PortTaken, ServerLog, last_line, last_words, out_of_memory, stage, why_it_ended
-from drpo.llm.vllm.process import LOOPBACK, Address, Probe, ServerProcess, free_port
+from drpo.llm.vllm.process import LOOPBACK, Address, Probe, ServerProcess, free_port, is_taken
 
 log = logging.getLogger("drpo")
 
@@ -140,6 +140,11 @@ class ManagedServer:
         place, began_s = self._place, time.monotonic()
         port = place.port if place.port is not None else free_port(place.host)
         address = Address(place.host, port, place.api_key)
+        if place.port is not None and is_taken(place.host, port):
+            raise PortTaken(
+                f"the vLLM server of {self.spec.label}: port {port} of {place.host} is taken by another "
+                "program; end that one, or give another port (--port)"
+            )
         command = await self._command(address)
         self._log = ServerLog(place.log)
         where = "" if place.log is None else f" (log: {place.log})"
@@ -184,6 +189,8 @@ class ManagedServer:
         if await self._probe.health(process.address, _HEALTH_S) != "well":
             return False
         models = await self._probe.models(process.address, _HEALTH_S)
+        if models is None:
+            return False  # it is busy, or has just ended
         if process.address.mark in models:
             self._check_context(models[process.address.mark])
             return True
