@@ -3,9 +3,10 @@
     python -m benchmarks.server_kills [--kills 20] [--seed 0] [--stand-in]
 
 One run of `drpo optimize --config demo-lm/drpo.toml` says how long a run lives. Then runs are killed by
-SIGKILL at random moments of such a life, start-up and end included. 10 s later no process may live that one of
-them, or what it started, has ever started; else exit code 1. A run that was killed is resumed and killed again,
-until it ends. `--stand-in` plays the server without vLLM, by a process tree that refuses to end when asked.
+SIGKILL at random moments of such a life, start-up and end included. 10 s later no process may live that one
+of them, or what it started, has ever started; else exit code 1. A run that was killed is resumed and killed
+again, until it ends. `--stand-in` plays the server without vLLM, by a process tree that refuses to end when
+asked.
 """
 
 from __future__ import annotations
@@ -25,13 +26,12 @@ import psutil
 LEFT_AFTER_S = 10.0
 _LOOK_S = 0.02
 STAND_IN = f"{sys.executable} -m tests.support.fake_vllm serve"
-SMALL = ("--vllm-arg", "enforce-eager", "--vllm-arg", "kv-cache-memory-bytes=134217728")
 ROOT = Path(__file__).parents[1]
 
 
 def command(run: Path, stand_in: bool) -> list[str]:
     """The search whose process is killed."""
-    flags = ["--config", "demo-lm/drpo.toml", *SMALL, "--run-dir", str(run), "--quiet"]
+    flags = ["--config", "demo-lm/drpo.toml", "--run-dir", str(run), "--quiet"]
     if stand_in:
         roles = [part for role in ("model", "optimizer", "evaluator") for part in (f"--{role}", "vllm/org/m")]
         flags = [*roles, "--embedder", "lexical", "--depth", "20", "--run-dir", str(run), "--quiet"]
@@ -41,7 +41,12 @@ def command(run: Path, stand_in: bool) -> list[str]:
 
 def environment(folder: Path, stand_in: bool) -> dict[str, str]:
     """No network, no compiling. A stand-in starts slowly; its engine leaves the group and heeds no signal."""
-    own = {"HF_HUB_OFFLINE": "1", "TORCHDYNAMO_DISABLE": "1", "DRPO_CACHE_DIR": str(folder / "cache")}
+    own = {
+        "HF_HUB_OFFLINE": "1",
+        "OMP_NUM_THREADS": "1",
+        "TORCHDYNAMO_DISABLE": "1",
+        "DRPO_CACHE_DIR": str(folder / "cache"),
+    }
     if stand_in:
         own |= {"FAKE_VLLM": "orphan,stubborn,slow=0.5", "FAKE_VLLM_STATE": str(folder / "state")}
     return {**os.environ, **own}

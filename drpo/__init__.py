@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from drpo.llm.base import Usage as Usage
     from drpo.replaying import MissingCall as MissingCall
     from drpo.replaying import ReplayReport as ReplayReport
-    from drpo.run import ExamplesResult as ExamplesResult
+    from drpo.results import ExamplesResult as ExamplesResult
+    from drpo.results import OptimizeResult as OptimizeResult
     from drpo.run import Hooks as Hooks
-    from drpo.run import OptimizeResult as OptimizeResult
 
 _HOMES = {
     "alignment": ("Alignment",),

@@ -23,7 +23,8 @@ from drpo.llm.client import Connections
 from drpo.llm.limits import Stop
 from drpo.plan import examples_plan, optimize_plan
 from drpo.replaying import ReplayReport, replay_run
-from drpo.run import ExamplesResult, Hooks, OptimizeResult, run_examples, run_optimize
+from drpo.results import ExamplesResult, OptimizeResult
+from drpo.run import Hooks, run_examples, run_optimize
 from drpo.run_dir import read_inputs, read_run
 from drpo.settings import Config, resolve
 from drpo.templates import Templates

@@ -55,6 +55,7 @@ class Resources:
     connections: Connections = field(default_factory=Connections)
     slots: dict[str, Slots] = field(default_factory=dict)
     servers: Servers = field(default_factory=Servers)
+    spreads: list[Spread] = field(default_factory=list)
 
     async def close(self) -> None:
         """End servers, release connections and the record's file."""
@@ -116,7 +117,9 @@ def _client(choice: ModelChoice, resources: Resources) -> LLM:
     endpoints = endpoints_of(choice, resources.environment)
     if len(endpoints) == 1:
         return at(endpoints[0])
-    return Spread([(e.shown, at(e)) for e in endpoints], notice=resources.notice)
+    spread = Spread([(e.shown, at(e)) for e in endpoints], notice=resources.notice)
+    resources.spreads.append(spread)
+    return spread
 
 
 def endpoints_of(choice: ModelChoice, environment: Mapping[str, str]) -> tuple[Endpoint, ...]:

@@ -16,7 +16,7 @@ from drpo.llm.base import Request, Role
 from drpo.llm.limits import Stop
 from drpo.llm.recorder import Record
 from drpo.plan import Inputs, ModelChoice, Plan, input_digests, with_settings
-from drpo.run import RESULT_NAME, examples_json
+from drpo.results import RESULT_NAME, examples_json
 from drpo.run_dir import RESULTS, read_inputs, read_run
 from drpo.searches import search_examples, search_prompt
 from drpo.settings import resolve

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import json
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from drpo.alignment import FILE_NAME, Alignment, read_alignment
+from drpo.alignment import FILE_NAME, read_alignment
 from drpo.config import ExamplesConfig
 from drpo.data import read_examples, write_examples
 from drpo.errors import DrpoError, InputError, Interrupted, Stopped
@@ -22,13 +22,19 @@ from drpo.live import Notice, Resources
 from drpo.llm.limits import Stop
 from drpo.llm.recorder import Record
 from drpo.plan import Plan, run_path
+from drpo.results import (
+    EXAMPLES_NAME,
+    RESULT_NAME,
+    ExamplesResult,
+    OptimizeResult,
+    examples_json,
+    read_examples_result,
+)
 from drpo.run_dir import RunDirectory
 from drpo.searches import Emit, ImprovedExample, search_examples, search_prompt
-from drpo.types import Example
 from drpo.wiring import OwnCall
 
 T = TypeVar("T")
-RESULT_NAME, EXAMPLES_NAME = "result.json", "examples.jsonl"
 GRACE_S = 30.0  # how long the calls in the air are awaited once a run is asked to end
 _FOREVER_S = 3.15e9
 Observer = Callable[[Event], None]
@@ -45,28 +51,6 @@ class Hooks:
     own_reward: OwnCall | None = None
     notice: Notice = log.info
     grace_s: float = GRACE_S
-
-
-@dataclass(frozen=True, slots=True)
-class OptimizeResult:
-    """What `drpo optimize` found. `sent`: calls per role that this process sent, the rest was recorded."""
-
-    run_dir: Path
-    alignment: Alignment
-    sent: dict[str, int]
-    finished_before: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class ExamplesResult:
-    """What `drpo optimize-examples` made."""
-
-    run_dir: Path
-    examples: tuple[ImprovedExample, ...]
-    out: Path
-    calls: dict[str, int]
-    simulated: bool
-    finished_before: bool = False
 
 
 async def run_optimize(plan: Plan, environment: Mapping[str, str], hooks: Hooks) -> OptimizeResult:
@@ -87,7 +71,7 @@ async def run_optimize(plan: Plan, environment: Mapping[str, str], hooks: Hooks)
             await resources.close()
         events.finish()
         alignment.save(path / FILE_NAME)
-        _tell_cached(plan, resources)
+        _tell_servers(plan, resources)
         return OptimizeResult(path, alignment, dict(resources.record.sent))
     except BaseException as error:
         _log_failure(error)
@@ -120,7 +104,7 @@ async def run_examples(plan: Plan, environment: Mapping[str, str], hooks: Hooks)
             finally:
                 await resources.close()
             events.finish()
-            _tell_cached(plan, resources)
+            _tell_servers(plan, resources)
             calls = resources.record.calls_by_role()
             write_examples(path / EXAMPLES_NAME, [item.after for item in improved], overwrite=True)
             write_atomically(path / RESULT_NAME, examples_json(plan, improved, calls))
@@ -146,8 +130,15 @@ def _resources(
     )
 
 
-def _tell_cached(plan: Plan, resources: Resources) -> None:
-    """Say how much of the prompts each vLLM server knew already, by its own figures."""
+def _tell_servers(plan: Plan, resources: Resources) -> None:
+    """Say how several servers shared the requests, and how much of the prompts vLLM servers knew already, by
+    their own figures."""
+    sent: Counter[str] = Counter()
+    for spread in resources.spreads:  # one per role
+        sent.update(spread.sent)
+    if sent:
+        shared = ", ".join(f"{url} {count}" for url, count in sorted(sent.items()))
+        resources.notice(f"requests by server: {shared}")
     for model in dict.fromkeys(c.identity for c in plan.models.values() if c.provider == "vllm"):
         usage = resources.record.usage.get(model)
         if usage is None or not usage.prompt_tokens:
@@ -240,55 +231,6 @@ async def _outcome(task: asyncio.Future[T], stop: Stop, abandoned: int) -> T:
         if isinstance(cause, Interrupted) and abandoned:
             raise Interrupted(f"{cause}; {abandoned} calls in the air were abandoned") from None
         raise cause from None
-
-
-def examples_json(plan: Plan, improved: Sequence[ImprovedExample], calls: Mapping[str, int]) -> str:
-    """The content of result.json."""
-    rows = [
-        {
-            "query": item.before.query,
-            "kind": item.before.kind,
-            "before": {"response": item.before.response, "reward": item.reward_before},
-            "after": {"response": item.after.response, "reward": item.reward_after},
-            "ended": item.ended,
-        }
-        for item in improved
-    ]
-    data = {
-        "schema": 1,
-        "simulated": plan.simulated,
-        "calls": dict(calls),
-        "settings": plan.identity,
-        "examples": rows,
-    }
-    return json.dumps(data, ensure_ascii=False, indent=2) + "\n"
-
-
-def read_examples_result(path: Path) -> ExamplesResult:
-    """The result of a finished `optimize-examples` run."""
-    file = path / RESULT_NAME
-    try:
-        data = json.loads(file.read_text(encoding="utf-8"))
-        improved = tuple(_improved(row) for row in data["examples"])
-        return ExamplesResult(
-            path, improved, path / EXAMPLES_NAME, dict(data["calls"]), bool(data["simulated"]), True
-        )
-    except FileNotFoundError:
-        raise InputError(f"{file}: the run has not finished: run its command again to resume it") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"{file}: expected the result of a run, {error!r}; delete it and run again"
-        ) from None
-
-
-def _improved(row: Mapping[str, Any]) -> ImprovedExample:
-    return ImprovedExample(
-        Example(row["query"], row["before"]["response"], row["kind"]),
-        Example(row["query"], row["after"]["response"], row["kind"]),
-        row["before"]["reward"],
-        row["after"]["reward"],
-        row["ended"],
-    )
 
 
 def _emitter(file: EventFile, observers: Sequence[Observer]) -> Emit:

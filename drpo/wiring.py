@@ -194,6 +194,8 @@ def _embedding_endpoint(spec: ModelSpec, environment: Mapping[str, str]) -> Endp
             f"--embedder vllm/{spec.name}: expected @URL, drpo starts no embedding servers. Start one (vllm "
             f"serve {spec.name} --runner pooling) and name it: vllm/{spec.name}@http://127.0.0.1:8000/v1"
         )
+    if len(spec.urls) > 1:
+        raise InputError(f"--embedder {spec.identity}: expected one URL, came {len(spec.urls)}")
     url = spec.url or base_url
     if spec.provider == "openai" and url in (OPENAI_URL, base_url):
         return Endpoint(url, environment.get("OPENAI_API_KEY"))

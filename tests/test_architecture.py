@@ -28,7 +28,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("searches",),
     ("rewrite",),
     ("evaluate", "report"),
-    ("run_dir", "run", "replaying"),
+    ("run_dir", "results", "run", "replaying"),
     ("api", "testing", "options", "serve"),
     ("cli", "commands"),
     ("__main__",),

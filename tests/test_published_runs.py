@@ -11,7 +11,8 @@ import pytest
 from drpo import testing
 from drpo.config import OptimizeConfig
 from drpo.plan import optimize_plan
-from drpo.run import Hooks, OptimizeResult, run_optimize
+from drpo.results import OptimizeResult
+from drpo.run import Hooks, run_optimize
 from drpo.settings import resolve
 from tests.support.published import RUNS, needs_published_runs, replaying, tree
 

@@ -146,7 +146,7 @@ def test_a_change_that_needs_no_new_call_gives_its_result(shell: Shell, run: Pat
 @pytest.mark.parametrize(
     ("setting", "said"),
     [
-        ("nonsense=1", "expected a setting of this run's search, one of: base_max_tokens,"),
+        ("nonsense=1", "expected a setting of this run's search, one of: answer_end,"),
         ("width=x", "--set width=x: "),
         ("width=0", "--set width=0: "),
         ("width", "NAME=VALUE"),

@@ -48,7 +48,8 @@ async def standing_in(folder: Path, model: str = "org/m", context: int = 4096) -
     """The stand-in's front end in this process; what it was asked stands in requests.jsonl."""
     flags = ["serve", model, "--port", "0", "--max-model-len", str(context)]
     plan = fake_vllm.planned(flags, {"FAKE_VLLM_REQUESTS": str(folder / "requests.jsonl")})
-    async with FrontEnd(plan, no_end) as server:
+    server = FrontEnd(plan, no_end)
+    async with server:
         yield server
 
 

@@ -33,7 +33,8 @@ class FactsServer(MockServer):
 
 @pytest.fixture
 async def server() -> AsyncIterator[FactsServer]:
-    async with FactsServer() as server:
+    server = FactsServer()
+    async with server:
         yield server
 
 

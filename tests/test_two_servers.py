@@ -72,6 +72,7 @@ def test_a_run_over_two_servers_goes_on_when_one_dies(shell: Shell, servers: lis
 
     said = search(f"{second.url},{first.url}", "both")
     assert f"{first.url} cannot be reached and is left out" in said
+    assert "requests by server: http://127.0.0.1:" in said
     assert first.process.wait(30) == 0
     assert first.completions() >= 12 and second.completions() > 12
     search(second.url, "one")

@@ -7,7 +7,7 @@ import shutil
 from rich.table import Table
 
 from drpo.commands.terminal import print_json, print_table, safe
-from drpo.run import ExamplesResult
+from drpo.results import ExamplesResult
 
 
 def print_examples(result: ExamplesResult, as_json: bool) -> None:

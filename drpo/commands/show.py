@@ -11,7 +11,7 @@ from drpo.alignment import FILE_NAME, Alignment, read_alignment
 from drpo.commands.examples_table import print_examples
 from drpo.commands.terminal import print_json, safe
 from drpo.commands.where import find_run
-from drpo.run import read_examples_result
+from drpo.results import read_examples_result
 from drpo.run_dir import read_run
 
 

@@ -1,0 +1,88 @@
+"""What a run gives: the result of `optimize` and of `optimize-examples`, and the file of the latter."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from drpo.alignment import Alignment
+from drpo.errors import InputError
+from drpo.plan import Plan
+from drpo.searches import ImprovedExample
+from drpo.types import Example
+
+RESULT_NAME, EXAMPLES_NAME = "result.json", "examples.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class OptimizeResult:
+    """What `drpo optimize` found. `sent`: calls per role that this process sent, the rest was recorded."""
+
+    run_dir: Path
+    alignment: Alignment
+    sent: dict[str, int]
+    finished_before: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ExamplesResult:
+    """What `drpo optimize-examples` made."""
+
+    run_dir: Path
+    examples: tuple[ImprovedExample, ...]
+    out: Path
+    calls: dict[str, int]
+    simulated: bool
+    finished_before: bool = False
+
+
+def examples_json(plan: Plan, improved: Sequence[ImprovedExample], calls: Mapping[str, int]) -> str:
+    """The content of result.json."""
+    rows = [
+        {
+            "query": item.before.query,
+            "kind": item.before.kind,
+            "before": {"response": item.before.response, "reward": item.reward_before},
+            "after": {"response": item.after.response, "reward": item.reward_after},
+            "ended": item.ended,
+        }
+        for item in improved
+    ]
+    data = {
+        "schema": 1,
+        "simulated": plan.simulated,
+        "calls": dict(calls),
+        "settings": plan.identity,
+        "examples": rows,
+    }
+    return json.dumps(data, ensure_ascii=False, indent=2) + "\n"
+
+
+def read_examples_result(path: Path) -> ExamplesResult:
+    """The result of a finished `optimize-examples` run."""
+    file = path / RESULT_NAME
+    try:
+        data = json.loads(file.read_text(encoding="utf-8"))
+        improved = tuple(_improved(row) for row in data["examples"])
+        return ExamplesResult(
+            path, improved, path / EXAMPLES_NAME, dict(data["calls"]), bool(data["simulated"]), True
+        )
+    except FileNotFoundError:
+        raise InputError(f"{file}: the run has not finished: run its command again to resume it") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{file}: expected the result of a run, {error!r}; delete it and run again"
+        ) from None
+
+
+def _improved(row: Mapping[str, Any]) -> ImprovedExample:
+    return ImprovedExample(
+        Example(row["query"], row["before"]["response"], row["kind"]),
+        Example(row["query"], row["after"]["response"], row["kind"]),
+        row["before"]["reward"],
+        row["after"]["reward"],
+        row["ended"],
+    )
