@@ -9,7 +9,9 @@ import os
 import secrets
 import signal
 import socket
+import subprocess
 import sys
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -66,16 +68,22 @@ def is_taken(host: str, port: int) -> bool:
 
 
 class ServerProcess:
-    """A running server behind its guard."""
+    """A running server behind its guard.
 
-    def __init__(self, guard: asyncio.subprocess.Process, address: Address) -> None:
+    Not one of asyncio's own processes: those are killed when their event loop is gone, and it is the guard
+    that has to outlive us then.
+    """
+
+    def __init__(self, guard: subprocess.Popen[bytes], address: Address) -> None:
         self.address = address
         self._guard = guard
         self._pid: int | None = None
-        self._ended = asyncio.ensure_future(guard.wait())
+        loop = asyncio.get_running_loop()
+        self._ended: asyncio.Future[None] = loop.create_future()
+        threading.Thread(target=self._listen, args=(loop,), daemon=True).start()
 
     @classmethod
-    async def start(
+    def start(
         cls, command: list[str], address: Address, log: Path | None, environment: Mapping[str, str]
     ) -> ServerProcess:
         """Start `command` under a guard. log: where its output is added; None: our own standard error."""
@@ -89,22 +97,30 @@ class ServerProcess:
                 try:
                     output = files.enter_context(log.open("ab"))
                 except OSError as error:
-                    raise StorageError(
-                        f"{log}: cannot be written: {error.strerror}. Free or unlock the disk"
-                    ) from None
-            guard = await asyncio.create_subprocess_exec(
-                sys.executable, "-P", str(_GUARD), *command,
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
+                    remedy = "Free or unlock the disk"
+                    raise StorageError(f"{log}: cannot be written: {error.strerror}. {remedy}") from None
+            guard = subprocess.Popen(
+                [sys.executable, "-P", str(_GUARD), *command],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
                 stderr=output,
                 env=variables,
                 start_new_session=True,
-            )  # fmt: skip
-        process = cls(guard, address)
-        assert guard.stdout is not None
-        said = await guard.stdout.readline()
-        process._pid = int(said) if said.strip().isdigit() else None
-        return process
+            )
+        return cls(guard, address)
+
+    def _listen(self, loop: asyncio.AbstractEventLoop) -> None:
+        """In a thread of its own: the server's process id, then the guard's end."""
+        assert self._guard.stdout is not None
+        said = self._guard.stdout.readline().strip()
+        self._pid = int(said) if said.isdigit() else None
+        self._guard.wait()
+        with contextlib.suppress(RuntimeError):  # the event loop is gone
+            loop.call_soon_threadsafe(self._note_end)
+
+    def _note_end(self) -> None:
+        if not self._ended.done():
+            self._ended.set_result(None)
 
     @property
     def exit_code(self) -> int | None:
@@ -119,13 +135,13 @@ class ServerProcess:
 
     async def stop(self) -> None:
         """End it and everything it has started; at most about 10 s."""
-        assert self._guard.stdin is not None
+        assert self._guard.stdin is not None and self._guard.stdout is not None
         with contextlib.suppress(OSError):
             self._guard.stdin.close()
         if not await self.ended(STOP_S):
-            with contextlib.suppress(ProcessLookupError):
-                self._guard.kill()
+            self._guard.kill()
             await self.ended(1.0)
+        self._guard.stdout.close()
         self._sweep()
 
     def _sweep(self) -> None:

@@ -150,7 +150,7 @@ class ManagedServer:
         where = "" if place.log is None else f" (log: {place.log})"
         self._notice(f"starting vLLM for {self.spec.label} on {place.host}:{port}{where}")
         log.info("starting %s", shown_command(command))
-        process = await ServerProcess.start(command, address, place.log, self._environment)
+        process = ServerProcess.start(command, address, place.log, self._environment)
         try:
             await self._await_ready(process, began_s)
         except BaseException:
