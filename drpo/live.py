@@ -61,9 +61,11 @@ class Resources:
         """End servers, release connections and the record's file."""
         try:
             await self.connections.aclose()
-            await self.servers.aclose()
         finally:
-            await self.record.close()
+            try:
+                await self.servers.aclose()
+            finally:
+                await self.record.close()
 
 
 def live_model(choice: ModelChoice, resources: Resources, stop: Stop | None = None) -> LLM:

@@ -255,7 +255,8 @@ class OpenAIClient:
         self, request: Request, body: Collection[str], fault: Fault, headers: Mapping[str, str]
     ) -> Completion | DrpoError:
         """What an error of the server means: a completion, or the exception to raise."""
-        message = f"{self._who(request)}: HTTP {fault.status}: {self._clean(fault.said) or 'no message'}"
+        said = self._clean(fault.said).rstrip(". ") or "no message"
+        message = f"{self._who(request)}: HTTP {fault.status}: {said}"
         meaning = fault.meaning()
         if meaning == "filtered":
             return Completion((Choice("", "content_filter"),))

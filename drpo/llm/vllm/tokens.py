@@ -104,7 +104,8 @@ class ServerFacts:
             said = one_line(str(error.body or ""), endpoint.api_key)
             status = error.status_code
             if status in (401, 403):
-                return ProviderRefused(f"{who}: HTTP {status}: {said}. Check the API key of this endpoint")
+                remedy = "Check this endpoint's API key" if endpoint.api_key else "No key was sent: set one"
+                return ProviderRefused(f"{who}: HTTP {status}: {said}. {remedy} (VLLM_API_KEY)")
             if read_fault(error.body, status).meaning() == "passing":  # 500: a server that is dying says so
                 return Transient(f"{who}: HTTP {status}: {said}")
             return Refusal(status, said)
