@@ -245,3 +245,21 @@ def test_a_port_that_is_taken_is_named_before_anything_starts(managed: Managed) 
         said = managed.shell.refused(5, *serving(int(port)))
     assert port in said and "taken" in said and "--port" in said
     assert managed.starts == []
+
+
+@pytest.mark.parametrize(
+    ("faults", "code", "words"),
+    [
+        ("gated", 3, "HF_TOKEN"),
+        ("bad-flag=--fast", 2, "--fast"),
+        ("oom-weights", 5, "--tensor-parallel-size"),
+    ],
+)
+def test_a_start_that_fails_says_why_as_in_a_search(
+    managed: Managed, faults: str, code: int, words: str
+) -> None:
+    managed.shell.env.setenv("FAKE_VLLM", faults)
+    ran = managed.shell.run(*serving(free_port()))
+    said = the_error(ran, code)
+    assert words in said and managed.left() == []
+    assert "non-default args" in ran.err  # its log is shown

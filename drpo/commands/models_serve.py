@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from typing import Any
+from pathlib import Path
+from typing import IO, Any
 
 import click
 
 from drpo.api import environment
 from drpo.commands.running import tell
 from drpo.config import CommonConfig
-from drpo.errors import InputError, Interrupted, Stopped
+from drpo.errors import InputError, Interrupted, Stopped, StorageError
+from drpo.live import cache_folder
 from drpo.llm.catalog import GPU_MEMORY_GB, ModelSpec, parse_model
 from drpo.llm.limits import Stop
 from drpo.llm.vllm.gpus import gpus_needed, visible_gpus_gb
@@ -40,6 +42,7 @@ _SETTINGS = (
     "vllm_restarts",
 )
 _VARIABLES = tuple(f"DRPO_{name.upper()}" for name in _SETTINGS)
+_LOOK_S = 0.2
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -82,7 +85,35 @@ def command(model: str, host: str, port: int, nodes: int, dry_run: bool, **flags
         )
     bounds = Bounds(config.vllm_ready_s, config.vllm_restarts)
     installation = find_vllm(config.vllm_command, env, server.label)
-    asyncio.run(_serve(server, installation, Place(host, port, key), env, bounds))
+    place = Place(host, port, key, _log_file(env, port))
+    asyncio.run(_serve(server, installation, place, env, bounds))
+
+
+def _log_file(env: dict[str, str], port: int) -> Path:
+    """Where the server's log is kept, to read why a start has failed; it is shown all the same."""
+    path = cache_folder(env) / "servers" / f"vllm-{port}.log"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"")
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be written: {error.strerror}. Set DRPO_CACHE_DIR") from None
+    return path
+
+
+async def _show(log: Path) -> None:
+    """What is added to the log, on standard error, until cancelled; then the rest of it."""
+    with log.open("rb") as stream:
+        try:
+            while True:
+                _pass_on(stream)
+                await asyncio.sleep(_LOOK_S)
+        finally:
+            _pass_on(stream)
+
+
+def _pass_on(stream: IO[bytes]) -> None:
+    if text := stream.read().decode("utf-8", "replace"):
+        click.echo(text, err=True, nl=False)
 
 
 def _server(spec: ModelSpec, nodes: int, config: CommonConfig) -> ServerSpec:
@@ -128,6 +159,8 @@ async def _serve(
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set, Interrupted("asked to end"))
     server = ManagedServer(spec, installation, place, env, stop, tell, bounds)
+    assert place.log is not None
+    shown = asyncio.create_task(_show(place.log))
     try:
         process = await server.running()
         url = process.address.endpoint.url
@@ -139,4 +172,6 @@ async def _serve(
             raise
     finally:
         await server.aclose()
+        shown.cancel()
+        await asyncio.gather(shown, return_exceptions=True)
     tell("drpo: the server was ended")
