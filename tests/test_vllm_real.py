@@ -41,8 +41,8 @@ pytestmark = [
     pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed"),
 ]
 ROOT = Path(__file__).parents[1]
-SMALL = ("--vllm-arg", "enforce-eager", "--vllm-arg", "kv-cache-memory-bytes=134217728")
-SEARCH = ("optimize", "--config", "demo-lm/drpo.toml", *SMALL)
+SMALL = ("dtype=float32", "enforce-eager", "kv-cache-memory-bytes=134217728", "trust-request-chat-template")
+SEARCH = ("optimize", "--config", "demo-lm/drpo.toml", "--depth", "7", "--max-extra-depth", "0")
 KEY = "a-key-of-the-tests"
 # One thread: on two busy cores more of them wait for each other most of the time.
 ENVIRONMENT = {
@@ -124,7 +124,7 @@ class Server:
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """`drpo models serve`, ended by Ctrl-C, with nothing left."""
     port = free_port()
-    flags = (*SMALL, "--vllm-arg", "trust-request-chat-template", "--port", port)
+    flags = ("--port", port, *(part for flag in SMALL for part in ("--vllm-arg", flag)))
     log = tmp_path_factory.mktemp("served") / "log"
     with log.open("w") as stream:
         process = drpo("models", "serve", "vllm/./demo-lm", *flags, log=stream)

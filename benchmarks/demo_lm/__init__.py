@@ -1,0 +1,1 @@
+"""A small language model of the project's own: its world, training text, training and measurement."""
