@@ -148,7 +148,10 @@ def _from_dict(data: dict[str, Any]) -> Alignment:
 
 @dataclass(frozen=True, slots=True)
 class Aligned:
-    """An alignment ready for use: what `drpo.load` gives. Renders exactly as the search did."""
+    """An alignment ready for use: what `drpo.load` gives. Renders as the search did, with all K shots.
+
+    The search leaves out the shots that do not fit its server's context; here no server is known.
+    """
 
     alignment: Alignment
     composer: Composer

@@ -170,7 +170,7 @@ class OptimizeConfig(CommonConfig):
     )
     prompt_form: Literal["auto", "text", "chat", "chat-without-system"] = _field(
         "auto",
-        "How the base model is asked: auto lets its tokenizer decide; text is a page to continue; "
+        "How the base model is asked: auto lets the catalog, then its tokenizer decide; text is a page; "
         "chat-without-system puts the system prompt before the first user message.",
     )
     answer_end: Literal["cut", "as-written"] = _field(

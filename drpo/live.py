@@ -150,7 +150,7 @@ def managed_server(choice: ModelChoice, resources: Resources) -> ManagedServer:
             spec,
             installation,
             place,
-            resources.environment,
+            without_keys(resources.environment, config),
             resources.stop,
             resources.notice,
             bounds,
@@ -158,6 +158,16 @@ def managed_server(choice: ModelChoice, resources: Resources) -> ManagedServer:
         )
 
     return resources.servers.of(spec, make)
+
+
+def without_keys(environment: Mapping[str, str], config: CommonConfig) -> dict[str, str]:
+    """What a server may see: the keys of other endpoints are no business of its."""
+    own = {role.api_key_env for role in config.roles.values()}
+    return {
+        name: value
+        for name, value in environment.items()
+        if not name.startswith(("OPENAI_", "DRPO_")) and name not in own
+    }
 
 
 def server_facts(choice: ModelChoice, resources: Resources) -> ServerFacts:

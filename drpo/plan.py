@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from typing import Any
 
-from drpo.config import EMBEDDER, CommonConfig, ExamplesConfig, OptimizeConfig
+from drpo.config import EMBEDDER, CommonConfig, ExamplesConfig, OptimizeConfig, flag
 from drpo.data import (
     ExampleSet,
     base_examples,
@@ -31,6 +31,7 @@ from drpo.templates import Templates
 from drpo.types import Query
 
 OPENAI_URL = "https://api.openai.com/v1"
+_SERVER_FLAGS = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size", "vllm_arg")
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,10 +169,11 @@ def choose_models(
 def _refuse_idle_flags(config: CommonConfig, choices: Collection[ModelChoice]) -> None:
     """A flag meant for a server that runs already would be silently without effect."""
     running = [choice for choice in choices if choice.provider == "vllm" and choice.urls]
-    if config.vllm_arg and running and not any(choice.server for choice in choices):
+    given = sorted({name for name in _SERVER_FLAGS if name in config.model_fields_set})
+    if given and running and not any(choice.server for choice in choices):
         raise InputError(
-            f"--vllm-arg {config.vllm_arg[0]}: {running[0].identity} is a server that runs already; give the "
-            "flag where it is started (drpo models serve has --vllm-arg too)"
+            f"{flag(given[-1])}: {running[0].identity} is a server that runs already; give the flag where it "
+            "is started (drpo models serve has it too)"
         )
 
 

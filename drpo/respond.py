@@ -26,7 +26,8 @@ _MARKS_PER_MESSAGE = 16
 
 
 async def choose_form(plan: Plan, resources: Resources) -> PromptForm:
-    """How the base model is asked. `auto`: the tokenizer of a vLLM server decides, else the catalog knows."""
+    """How the base model is asked. `auto`: the catalog knows base models; else a vLLM server's tokenizer
+    decides, and where that cannot be asked the catalog, or one chat that is tried."""
     config = plan.config
     assert isinstance(config, OptimizeConfig)
     base = plan.models["base"]

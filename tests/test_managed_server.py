@@ -140,6 +140,18 @@ def test_the_key_stands_in_no_file_and_on_no_command_line(managed: Managed) -> N
     assert not any(key in text for text in [*lines, *texts, ran.err, ran.out])
 
 
+def test_the_keys_of_other_endpoints_stay_with_drpo(managed: Managed) -> None:
+    managed.shell.env.setenv("OPENAI_API_KEY", "sk-other")
+    managed.shell.env.setenv("DRPO_EVALUATOR_API_KEY", "another")
+    managed.shell.env.setenv("FAKE_VLLM", "slow=0.5")
+    running = process(*managed.arguments())
+    with killed_at_the_end(running):
+        until(lambda: len(managed.pids()) == 2)
+        seen = [psutil.Process(pid).environ() for pid in managed.pids()]
+        assert ended(running).code == 0
+    assert not any({"OPENAI_API_KEY", "DRPO_EVALUATOR_API_KEY"} & set(variables) for variables in seen)
+
+
 @pytest.mark.parametrize("faults", ["slow=60", "", "orphan,stubborn"])
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_however_drpo_ends_its_server_ends_too(managed: Managed, faults: str, number: int) -> None:

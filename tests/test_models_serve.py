@@ -93,6 +93,8 @@ def test_the_commands_for_two_machines(shell: Shell) -> None:
     gpus(shell, 2)
     assert dry(shell, "vllm/org/m@abc", "--nodes", 2, "--tensor-parallel-size", 2) == (
         f"{KEY_LINE}"
+        "# on each machine\n"
+        "pip install 'ray[cgraph]'\n"
         "# on the first machine\n"
         "ray start --head --port=6379\n"
         "# on the other machine, FIRST being the first one's address\n"

@@ -283,9 +283,7 @@ async def test_the_failure_of_all_says_how_long_it_took() -> None:
     assert caught.value.took_s == 20.0 and caught.value.__context__ is None
 
 
-@pytest.mark.parametrize(
-    "failure", [ProviderRefused("no such model"), ParameterRefused("seed", "no"), Transient("busy")]
-)
+@pytest.mark.parametrize("failure", [ProviderRefused("no such model"), ParameterRefused("seed", "no")])
 async def test_what_a_server_says_itself_is_passed_on_and_it_stays_in(failure: Exception) -> None:
     servers = Servers(2)
     for fake in servers.fakes:
@@ -300,10 +298,29 @@ async def test_a_server_that_answers_anything_is_back() -> None:
     servers.fakes[0].up = False
     with pytest.raises(Unconnected):
         await servers.spread.complete(ask("kind"))
-    servers.fakes[0].up, servers.fakes[0].error = True, Transient("HTTP 503: loading")
-    with pytest.raises(Transient, match="loading"):
+    servers.fakes[0].up, servers.fakes[0].error = True, ProviderRefused("no such model")
+    with pytest.raises(ProviderRefused, match="no such model"):
         await servers.spread.complete(ask("kind"))
     assert servers.told[-1] == "a answers again"
+
+
+async def test_a_request_that_one_server_cannot_answer_now_goes_to_another_and_later_ones_too() -> None:
+    servers = Servers(2)
+    home = await servers.served_by(ask("kind"))
+    servers.fakes[home].error = Transient("HTTP 502: bad gateway")
+    for _ in range(5):
+        await servers.spread.complete(ask("kind"))
+    assert [len(fake.asked) for fake in servers.fakes] == ([2, 5] if home == 0 else [5, 2])
+    assert servers.told == []
+
+
+async def test_what_no_server_can_answer_now_is_tried_at_each_once() -> None:
+    servers = Servers(3)
+    for fake in servers.fakes:
+        fake.error = Transient("HTTP 503: busy")
+    with pytest.raises(Transient, match="busy"):
+        await servers.spread.complete(ask("kind"))
+    assert list(servers.spread.sent.values()) == [1, 1, 1]
 
 
 async def test_what_a_server_remembers_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -119,7 +119,7 @@ async def test_a_context_that_is_not_told_is_unknown(
 @pytest.mark.parametrize(
     ("reply", "refusal"),
     [
-        (Reply(status=404, body={"detail": "Not Found"}), Refusal(404, "{'detail': 'Not Found'}")),
+        (Reply(status=404, body={"detail": "Not Found"}), Refusal(404, "Not Found")),
         (error(400, "no chat template"), None),
         (Reply(body=b"not json"), Refusal(200, "a reply that is not JSON")),
         (Reply(body=b""), Refusal(200, "a reply that is not JSON")),
@@ -143,7 +143,7 @@ async def test_a_wrong_key_is_named_but_not_shown(
     server: FactsServer, facts: ServerFacts, status: int
 ) -> None:
     server.replies = (error(status, f"Incorrect API key provided: {KEY}"),)
-    with pytest.raises(ProviderRefused, match=f"HTTP {status}.*Check the API key") as caught:
+    with pytest.raises(ProviderRefused, match=f"HTTP {status}.*Check this endpoint's API key") as caught:
         await facts.tokens(HELLO)
     assert KEY not in str(caught.value)
     assert caught.value.__cause__ is None and caught.value.__context__ is None

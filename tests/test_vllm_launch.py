@@ -116,10 +116,29 @@ def test_two_machines_are_joined_by_ray() -> None:
 
 def test_ray_is_started_first_on_each_machine() -> None:
     assert ray_commands(Parallel(pipeline=4)) == []
-    (first, head), (other, join) = ray_commands(Parallel(nodes=2))
+    (_, ray), (first, head), (other, join) = ray_commands(Parallel(nodes=2))
+    assert ray == "pip install 'ray[cgraph]'"
     assert (first, head) == ("on the first machine", "ray start --head --port=6379")
     assert "on the other machine" in other and join == "ray start --address=FIRST:6379"
-    assert "each of the other 3 machines" in ray_commands(Parallel(nodes=4))[1][0]
+    assert "each of the other 3 machines" in ray_commands(Parallel(nodes=4))[2][0]
+
+
+def test_a_file_that_a_flag_names_counts_by_its_content(tmp_path: Path) -> None:
+    def identity(folder: str, text: str) -> str:
+        file = tmp_path / folder / "template.jinja"
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(text)
+        return server_spec("org/m", (("chat-template", str(file)),), Parallel()).identity
+
+    assert identity("here", "a") == identity("there", "a") != identity("here", "b")
+    assert str(tmp_path) not in identity("here", "a")
+
+
+@pytest.mark.parametrize("given", ["hf-token=hf_abc", "config=server.yaml", "api-key=x"])
+def test_secrets_and_files_of_flags_are_not_taken(given: str) -> None:
+    with pytest.raises(InputError, match="cannot be given here") as caught:
+        read_flags([given])
+    assert "hf_abc" not in str(caught.value)
 
 
 def test_the_module_takes_the_model_as_a_flag() -> None:

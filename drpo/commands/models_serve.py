@@ -13,7 +13,7 @@ from drpo.api import environment
 from drpo.commands.running import tell
 from drpo.config import CommonConfig
 from drpo.errors import InputError, Interrupted, Stopped, StorageError
-from drpo.live import cache_folder
+from drpo.live import cache_folder, without_keys
 from drpo.llm.catalog import GPU_MEMORY_GB, ModelSpec, parse_model
 from drpo.llm.limits import Stop
 from drpo.llm.vllm.gpus import gpus_needed, visible_gpus_gb
@@ -86,7 +86,7 @@ def command(model: str, host: str, port: int, nodes: int, dry_run: bool, **flags
     bounds = Bounds(config.vllm_ready_s, config.vllm_restarts)
     installation = find_vllm(config.vllm_command, env, server.label)
     place = Place(host, port, key, _log_file(env, port))
-    asyncio.run(_serve(server, installation, place, env, bounds))
+    asyncio.run(_serve(server, installation, place, without_keys(env, config), bounds))
 
 
 def _log_file(env: dict[str, str], port: int) -> Path:
@@ -94,7 +94,8 @@ def _log_file(env: dict[str, str], port: int) -> Path:
     path = cache_folder(env) / "servers" / f"vllm-{port}.log"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b"")
+        path.unlink(missing_ok=True)  # whoever still writes the old one goes on undisturbed
+        path.touch()
     except OSError as error:
         raise StorageError(f"{path}: cannot be written: {error.strerror}. Set DRPO_CACHE_DIR") from None
     return path

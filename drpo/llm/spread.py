@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 from drpo.llm.base import LLM, Completion, Request
 from drpo.llm.prefix import marks, prefix_text
-from drpo.llm.retry import Unconnected
+from drpo.llm.retry import Transient, Unconnected
 
 OUT_S = 15.0
 """How long a server is left out at first: about what a restarted one takes to answer again."""
@@ -32,7 +32,9 @@ class Spread:
     A server that cannot be reached is left out for OUT_S, twice as long each further time, and its request
     goes to another at once. When that time is over, one request tries it before others follow. Where all are
     out, the one whose time is over first is tried and `Unconnected` raised if that fails: `Retry` asks
-    again. `notice` is told when a server is left out and when it answers again, once each.
+    again. A server that is there and gives no answer (overload, a gateway before a dead server) stays in, and
+    the request goes to another at once, too. `notice` is told when a server is left out and when it answers
+    again, once each.
     """
 
     def __init__(
@@ -54,7 +56,7 @@ class Spread:
         path = marks(prefix_text(request)) or (b"",)
         began_s = self._clock()
         tried: list[_Server] = []
-        failure: Unconnected | None = None
+        failure: Transient | None = None
         while (server := self._chosen(path, tried)) is not None:
             tried.append(server)
             outages = server.outages
@@ -65,8 +67,12 @@ class Spread:
                 if server.outages == outages:  # else it was left out meanwhile, for the same reason
                     self._leave_out(server)
                 continue
+            except Transient as overloaded:  # by itself, or a gateway before it: another may do better now
+                failure = overloaded
+                server.forget(path)
+                continue
             except Exception:
-                self._answered(server, outages)  # a refusal, or overload: there it is
+                self._answered(server, outages)  # a refusal: there it is
                 raise
             self._answered(server, outages)
             return completion
@@ -128,6 +134,11 @@ class _Server:
         finally:
             self.in_air -= 1
             self._trying -= trying
+
+    def forget(self, path: Sequence[bytes]) -> None:
+        """Be no longer the first to be asked for what begins so."""
+        for mark in path:
+            self.known.pop(mark, None)
 
     def is_there(self, now_s: float) -> bool:
         """Whether it may be asked: it is not out, and nobody else is trying it after it was."""

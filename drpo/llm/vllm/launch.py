@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import re
 import shlex
@@ -23,6 +24,8 @@ _OURS = {
     **dict.fromkeys(("host", "port", "uds", "api-key", "served-model-name"), "drpo decides it"),
     **dict.fromkeys(("ssl-keyfile", "ssl-certfile", "root-path"), "drpo talks to its server over loopback"),
     "model": "it is what stands behind vllm/",
+    "hf-token": "set HF_TOKEN, a secret on a command line is none",
+    "config": "give each flag by itself",
     "revision": "write vllm/REPO@REVISION",
     **{
         f"{kind}-parallel-size": f"drpo has a flag of that name, --{kind}-parallel-size"
@@ -140,7 +143,7 @@ def read_flags(given: Sequence[str]) -> tuple[Flag, ...]:
         if not _FLAG.fullmatch(name):
             raise InputError(f"--vllm-arg {text}: expected a flag of vLLM such as max-model-len=8192")
         if name in _OURS:
-            raise InputError(f"--vllm-arg {text}: {name} cannot be given here, {_OURS[name]}")
+            raise InputError(f"--vllm-arg {name}: it cannot be given here, {_OURS[name]}")
         flags.append((name, value if equals else None))
     return tuple(flags)
 
@@ -184,6 +187,7 @@ def ray_commands(parallel: Parallel) -> list[tuple[str, str]]:
         return []
     where = "on the other machine" if others == 1 else f"on each of the other {others} machines"
     return [
+        ("on each machine", "pip install 'ray[cgraph]'"),
         ("on the first machine", "ray start --head --port=6379"),
         (f"{where}, FIRST being the first one's address", "ray start --address=FIRST:6379"),
     ]
@@ -202,5 +206,11 @@ def _version_of(distribution: str) -> str | None:
 
 
 def _shown_flag(flag: Flag) -> str:
+    """The flag in an identity: a file that it names counts by its content, not by where it stands."""
     name, value = flag
+    if value is not None:
+        with contextlib.suppress(OSError, ValueError):  # a value that is too long for a name, say
+            path = Path(value)
+            if path.is_file() or (path.is_dir() and "/" in value):
+                value = f"{path.name}#{model_digest(path)}"
     return name if value is None else f"{name}={value}"

@@ -66,15 +66,17 @@ class ServerLog:
 
     def text(self) -> str:
         """Its last 256 KB as text, without colours and the names of processes."""
-        if self.path is None or not self.path.exists():
+        if self.path is None:
             return ""
-        with self.path.open("rb") as stream:
-            end = stream.seek(0, 2)
-            stream.seek(max(self._from, end - _READ_BYTES))
-            text = stream.read().decode("utf-8", "replace")
-        return _NOISE.sub(
-            "", text.replace("\r\n", "\n").replace("\r", "\n")
-        )  # \r: a progress bar's next state
+        try:
+            with self.path.open("rb") as stream:
+                end = stream.seek(0, 2)
+                stream.seek(max(self._from, end - _READ_BYTES))
+                text = stream.read().decode("utf-8", "replace")
+        except OSError:
+            return ""  # it tells why a server has ended, and must not keep it from being replaced
+        # A carriage return is a progress bar's next state.
+        return _NOISE.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))
 
     @property
     def shown(self) -> str:

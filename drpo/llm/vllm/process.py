@@ -160,13 +160,16 @@ class Probe:
         self._session: aiohttp.ClientSession | None = None
 
     async def health(self, address: Address, timeout_s: float) -> Health:
-        """well: it answers 200; ill: it answers otherwise, or nobody listens; silent: nothing in time."""
+        """well: it answers 200; ill: it answers otherwise, or nobody listens; silent: anything else.
+
+        What keeps us from asking (too many open files, say) tells nothing of the server.
+        """
         try:
             status, _ = await self._get(address, "/health", timeout_s)
-        except TimeoutError:
-            return "silent"
-        except OSError:
+        except ConnectionRefusedError:
             return "ill"
+        except OSError:
+            return "silent"
         return "well" if status == 200 else "ill"
 
     async def models(self, address: Address, timeout_s: float) -> dict[str, int | None] | None:
@@ -206,6 +209,10 @@ class Probe:
                     return reply.status, None
         except TimeoutError:
             raise
+        except aiohttp.ClientConnectorError as error:
+            refused = error.os_error.errno == errno.ECONNREFUSED
+            kind = ConnectionRefusedError if refused else ConnectionError
+            raise kind(str(error)) from None
         except aiohttp.ClientError as error:
             raise ConnectionError(str(error)) from None
 

@@ -71,6 +71,7 @@ class ManagedServer:
         self._starting: asyncio.Task[ServerProcess] | None = None
         self._watching: asyncio.Task[None] | None = None
         self._process: ServerProcess | None = None
+        self._dying: ServerProcess | None = None  # what is left of a start that no longer answers
         self._suspected = asyncio.Event()
         self._log = ServerLog(None)
         self._probe = Probe()
@@ -99,9 +100,10 @@ class ManagedServer:
             return False
         if process.exit_code is None and await self._probe.health(process.address, _HEALTH_S) != "ill":
             return True
-        self._suspected.set()
-        if self._watching is not None:
-            await asyncio.wait({self._watching})
+        if process is self._process:  # else it was replaced meanwhile, and the next one is not suspected
+            self._suspected.set()
+            if self._watching is not None:
+                await asyncio.wait({self._watching})
         return False
 
     async def aclose(self) -> None:
@@ -111,9 +113,10 @@ class ManagedServer:
             if task is not None:
                 task.cancel()
         await asyncio.gather(*(t for t in (self._starting, self._watching) if t), return_exceptions=True)
-        if self._process is not None:
-            await self._process.stop()
-            self._process = None
+        for process in (self._process, self._dying):
+            if process is not None:
+                await process.stop()
+        self._process = self._dying = None
         await self._probe.aclose()
 
     def _begin(self, work: Coroutine[Any, Any, ServerProcess]) -> None:
@@ -219,10 +222,9 @@ class ManagedServer:
             silent_since_s = (silent_since_s or now_s) if health == "silent" else None
             if health == "ill" or (silent_since_s is not None and now_s - silent_since_s > _SILENT_S):
                 break
-        text, code = self._log.text(), process.exit_code
-        self._process = None
+        self._process, self._dying = None, process
         self.deaths += 1
-        self._begin(self._next(process, text, code))
+        self._begin(self._next(process, process.exit_code))
 
     async def _ends_or_is_suspected(self, process: ServerProcess) -> bool:
         suspected = asyncio.ensure_future(self._suspected.wait())
@@ -234,9 +236,11 @@ class ManagedServer:
             suspected.cancel()
             ended.cancel()
 
-    async def _next(self, dead: ServerProcess, text: str, code: int | None) -> ServerProcess:
+    async def _next(self, dead: ServerProcess, code: int | None) -> ServerProcess:
         """The start after a death, unless it would end the same or there were enough."""
+        text = self._log.text()
         await dead.stop()
+        self._dying = None
         how = "no longer answers" if code is None else f"ended with exit code {code}"
         error: DrpoError | None = out_of_memory(text, self.spec.label, self._log.shown)
         said = last_words(text)

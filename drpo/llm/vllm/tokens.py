@@ -101,7 +101,7 @@ class ServerFacts:
                 else:
                     reply = await client.post(url, cast_to=httpx2.Response, body=body, options=options)
         except openai.APIStatusError as error:
-            said = one_line(str(error.body or ""), endpoint.api_key)
+            said = one_line(read_fault(error.body, error.status_code).said, endpoint.api_key)
             status = error.status_code
             if status in (401, 403):
                 remedy = "Check this endpoint's API key" if endpoint.api_key else "No key was sent: set one"
