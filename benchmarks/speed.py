@@ -149,7 +149,7 @@ def unrecorded() -> Iterator[None]:
     """Journals that keep nothing, to see what keeping costs."""
     append = Journal.append
 
-    async def nothing(self: Journal, record: dict[str, Any]) -> None:
+    async def nothing(self: Journal, record: dict[str, Any], *, durable: bool = True) -> None:
         return None
 
     Journal.append = nothing  # type: ignore[method-assign]

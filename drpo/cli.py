@@ -18,7 +18,12 @@ COMMANDS = {
     "optimize": "Search for the system prompt that aligns a frozen model.",
     "optimize-examples": "Improve the responses of the in-context examples.",
     "replay": "Run a recorded run again, offline, and say whether it came out identical.",
-    "show": "Print the result of a run or of an alignment file.",
+    "watch": "Show where a run of another process stands.",
+    "show": "Print a run: its result, its path, one node, or its aspects.",
+    "diff": "Compare the results of two runs.",
+    "runs": "List the runs: model, state, best reward, gain, cost, age.",
+    "report": "Write a run's report.html anew, and open it.",
+    "doctor": "Check keys, endpoints, embedder, vLLM, GPU and disk before a run.",
     "models": "List the model names that drpo knows.",
 }
 EXIT_CODES = """\b

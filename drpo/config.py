@@ -14,6 +14,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 INITIAL_PROMPT = "You are a helpful assistant."  # DRPO, section 3.2.3; the root of every published run
+TRACKERS = ("mlflow", "wandb", "otel")
 EMBEDDER = "sentence-transformers/all-mpnet-base-v2"  # as in the published code
 
 
@@ -90,6 +91,34 @@ class CommonConfig(BaseModel):
         1800.0, "Longest it may take to be ready, downloads included.", identity=False, gt=0
     )
     vllm_restarts: int = _field(3, "How often it is started again when it dies.", identity=False, ge=0)
+    max_calls: int | None = _field(
+        None,
+        "Most requests the run may send, over all its processes; then the best so far is written.",
+        identity=False,
+        ge=1,
+    )
+    max_usd: float | None = _field(
+        None,
+        "Most it may spend in US dollars: what a request can cost at most is set aside before it is sent.",
+        identity=False,
+        gt=0,
+    )
+    price: tuple[str, ...] = _field(
+        (),
+        "What a role costs where no list knows: ROLE=IN/OUT, dollars a million tokens; may be repeated.",
+        identity=False,
+    )
+    max_thinking_tokens: int | None = _field(
+        None,
+        "Tokens a reasoning model that takes no --max-tokens may think, on top of those (default: no limit).",
+        ge=0,
+    )
+    report: bool = _field(
+        True, "Keep report.html in the run, renewed at each level (default).", identity=False
+    )
+    track: tuple[str, ...] = _field(
+        (), "Also log the run to mlflow, wandb or otel; may be repeated.", identity=False
+    )
     reuse: bool = _field(
         True, "Reuse aspects that other runs chose for the same question (default).", identity=False
     )
@@ -99,6 +128,14 @@ class CommonConfig(BaseModel):
     roles: dict[Literal["base", "optimizer", "evaluator", "selector"], RoleConfig] = _field(
         {}, "Per role in a TOML file: model and the variable that holds its key.", identity=False
     )
+
+    @field_validator("track")
+    @classmethod
+    def _is_known_tracker(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            if name not in TRACKERS:
+                raise ValueError(f"expected one of {', '.join(TRACKERS)}")
+        return names
 
     @field_validator("name")
     @classmethod
@@ -217,6 +254,7 @@ PUBLISHED: dict[str, Any] = {
     "max_extra_depth": 10,
     "shots": 2,
     "max_tokens": 2048,
+    "max_thinking_tokens": None,
     "base_max_tokens": 2048,  # the longest published response has about 2,000 tokens
     "path_score": "mean",
     "keep_above": 4.5,

@@ -92,6 +92,15 @@ def _damaged(path: Path, number: int) -> RecordDamaged:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """A line to be written; `done` is for whoever waits for it."""
+
+    line: str
+    durable: bool
+    done: asyncio.Future[None] | None
+
+
 class Journal:
     """Appends records to a file; `append` returns when its record is on the disk.
 
@@ -104,7 +113,7 @@ class Journal:
         self, path: Path, sound_bytes: int | None = None, *, inline_below_s: float = INLINE_BELOW_S
     ) -> None:
         self._path = path
-        self._pending: list[tuple[str, asyncio.Future[None]]] = []
+        self._pending: list[_Entry] = []
         self._writer: asyncio.Task[None] | None = None
         self._broken: StorageError | None = None
         self._closed = False
@@ -118,17 +127,27 @@ class Journal:
             raise _storage_error(path, error) from error
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="drpo-journal")
 
-    async def append(self, record: dict[str, Any]) -> None:
-        """Write one record durably. After a failure every further one fails: the disk's state is unknown."""
+    async def append(self, record: dict[str, Any], *, durable: bool = True) -> None:
+        """Write one record, durably: else it outlives this process but perhaps not this machine.
+
+        After a failure every further one fails: the disk's state is unknown.
+        """
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._take(_Entry(encode_line(record), durable, done))
+        await done
+
+    def note(self, record: dict[str, Any]) -> None:
+        """Write one record soon, of which it is no loss when the process ends before that."""
+        self._take(_Entry(encode_line(record), False, None))
+
+    def _take(self, entry: _Entry) -> None:
         if self._broken:
             raise self._broken
         if self._closed:
             raise StorageError(f"{self._path}: expected an open record, it is closed; this entry is not kept")
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._pending.append((encode_line(record), done))
+        self._pending.append(entry)
         if self._writer is None:
             self._writer = asyncio.create_task(self._write_pending())
-        await done
 
     async def close(self) -> None:
         """Finish what is pending and close the file."""
@@ -148,23 +167,26 @@ class Journal:
         finally:
             self._writer = None
 
-    async def _write_batch(self, batch: list[tuple[str, asyncio.Future[None]]]) -> None:
-        data = "".join(f"{line}\n" for line, _ in batch).encode("ascii")
+    async def _write_batch(self, batch: list[_Entry]) -> None:
+        data = "".join(f"{entry.line}\n" for entry in batch).encode("ascii")
+        durable = any(entry.durable for entry in batch)
+        waiting = [entry.done for entry in batch if entry.done is not None]
         try:
             if self._broken is None:  # else a line could follow a torn one, and the file would be damaged
                 began_s = time.perf_counter()
-                if self._last_sync_s < self._inline_below_s:
-                    self._write(data)
+                if not durable or self._last_sync_s < self._inline_below_s:
+                    self._write(data, durable)
                 else:
-                    await asyncio.get_running_loop().run_in_executor(self._thread, self._write, data)
-                self._last_sync_s = time.perf_counter() - began_s
+                    await asyncio.get_running_loop().run_in_executor(self._thread, self._write, data, durable)
+                if durable:
+                    self._last_sync_s = time.perf_counter() - began_s
         except OSError as error:
             self._broken = _storage_error(self._path, error)
         except BaseException:  # cancelled, or a bug of ours: whoever waits must not wait for ever
-            for _, done in batch:
+            for done in waiting:
                 done.cancel()
             raise
-        for _, done in batch:
+        for done in waiting:
             if done.cancelled():
                 continue
             if self._broken:
@@ -172,10 +194,11 @@ class Journal:
             else:
                 done.set_result(None)
 
-    def _write(self, data: bytes) -> None:
+    def _write(self, data: bytes, durable: bool) -> None:
         while data:
             data = data[os.write(self._file, data) :]
-        os.fsync(self._file)
+        if durable:
+            os.fsync(self._file)
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -6,6 +6,7 @@ With `wiring`, the only room that names concrete clients.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ipaddress
 import itertools
 import random
@@ -21,7 +22,9 @@ from drpo.config import CommonConfig
 from drpo.errors import DrpoError, InputError
 from drpo.llm.base import LLM, ROLES, Completion, Request
 from drpo.llm.client import Connections, Endpoint, OpenAIClient
+from drpo.llm.ledger import Ledger
 from drpo.llm.limits import Limit, Slots, Stop
+from drpo.llm.metered import Metered
 from drpo.llm.recorder import Record
 from drpo.llm.retry import Patience, Retry
 from drpo.llm.spread import Spread
@@ -42,7 +45,7 @@ class Resources:
     """What a run holds open: record, connections, slots per endpoint, servers.
 
     live: False in strict replay. folder: where servers write their logs. notice: is told what a user wants to
-    know and the events do not say.
+    know and the events do not say. ledger: the books; None where nothing is sent or nobody counts.
     """
 
     record: Record
@@ -52,6 +55,7 @@ class Resources:
     live: bool = True
     folder: Path | None = None
     notice: Notice = _silent
+    ledger: Ledger | None = None
     connections: Connections = field(default_factory=Connections)
     slots: dict[str, Slots] = field(default_factory=dict)
     servers: Servers = field(default_factory=Servers)
@@ -59,17 +63,17 @@ class Resources:
 
     async def close(self) -> None:
         """End servers, release connections and the record's file."""
-        try:
-            await self.connections.aclose()
-        finally:
-            try:
-                await self.servers.aclose()
-            finally:
-                await self.record.close()
+        async with contextlib.AsyncExitStack() as stack:  # each of them, whatever another one raises
+            stack.push_async_callback(self.record.close)
+            if self.ledger is not None:
+                stack.push_async_callback(self.ledger.close)
+            stack.push_async_callback(self.servers.aclose)
+            stack.push_async_callback(self.connections.aclose)
 
 
 def live_model(choice: ModelChoice, resources: Resources, stop: Stop | None = None) -> LLM:
-    """The model itself: Retry(Limit(client)), or over several servers Retry(Limit(Spread(clients)))."""
+    """The model itself: Retry(Limit(Metered(client))), over several servers Retry(Limit(Spread(clients)))
+    with each client metered: what the books count is what goes over the wire."""
     config, stop = resources.config, stop or resources.stop
     servers = max(1, len(choice.urls))
     slots = resources.slots.setdefault(
@@ -102,17 +106,21 @@ class _OwnModel:
 
 
 def _client(choice: ModelChoice, resources: Resources) -> LLM:
+    def metered(client: LLM) -> LLM:
+        return client if resources.ledger is None else Metered(client, resources.ledger)
+
     if choice.custom is not None:
-        return _OwnModel(choice.custom, choice.name)
+        return metered(_OwnModel(choice.custom, choice.name))
     config = resources.config
     if choice.provider == "demo":
         from drpo.llm.simulated import Latency, SimulatedLLM, World
 
         latency_s = Latency(*(config.demo_latency_ms / 1000,) * len(ROLES))
-        return SimulatedLLM(World(config.demo_seed, config.demo_noise, latency_s=latency_s))
+        return metered(SimulatedLLM(World(config.demo_seed, config.demo_noise, latency_s=latency_s)))
 
     def at(endpoint: Endpoint) -> LLM:
-        return OpenAIClient(resources.connections, endpoint, choice.name, timeout_s=config.timeout_s)
+        client = OpenAIClient(resources.connections, endpoint, choice.name, timeout_s=config.timeout_s)
+        return metered(client)
 
     if choice.server is not None:
         return Managed(managed_server(choice, resources), lambda process: at(process.address.endpoint))

@@ -29,18 +29,6 @@ def settings_flags(kind: type[CommonConfig], names: Collection[str] | None = Non
     return decorate
 
 
-def run_flags(function: F) -> F:
-    """Adds --config, --json and --quiet, which every command that runs a search has."""
-    toml = click.Path(path_type=Path)
-    for option in (
-        click.option("--quiet", is_flag=True, envvar="DRPO_QUIET", help="No progress on stderr."),
-        click.option("--json", "as_json", is_flag=True, envvar="DRPO_JSON", help="Print one JSON document."),
-        click.option("--config", type=toml, envvar="DRPO_CONFIG", help="TOML file with settings."),
-    ):
-        function = option(function)
-    return function
-
-
 def _option(name: str, field: FieldInfo) -> Callable[[F], F]:
     kind = _without_none(field.annotation)
     text = (field.description or "") + _default(field)

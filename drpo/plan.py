@@ -210,9 +210,14 @@ def _choice(role: Role, name: str, config: CommonConfig, environment: Mapping[st
     return ModelChoice(identity, spec.provider, spec.name, urls, spec.entry, variables)
 
 
-def managed_server(spec: ModelSpec, config: CommonConfig) -> ServerSpec:
-    """The vLLM server that drpo runs for `spec`, as the settings want it."""
-    parallel = Parallel(config.tensor_parallel_size, config.pipeline_parallel_size, config.data_parallel_size)
+def managed_server(spec: ModelSpec, config: CommonConfig, nodes: int = 1) -> ServerSpec:
+    """The vLLM server that drpo runs for `spec`, as the settings want it.
+
+    Its layers are split over the machines (`nodes`) where the settings do not say over how many parts.
+    """
+    is_given = "pipeline_parallel_size" in config.model_fields_set
+    pipeline = config.pipeline_parallel_size if is_given else nodes
+    parallel = Parallel(config.tensor_parallel_size, pipeline, config.data_parallel_size, nodes)
     weights_gb = spec.entry.weights_gb if spec.entry else None
     return server_spec(spec.name, read_flags(config.vllm_arg), parallel, weights_gb)
 

@@ -16,8 +16,8 @@ from drpo.llm.base import Request, Role
 from drpo.llm.limits import Stop
 from drpo.llm.recorder import Record
 from drpo.plan import Inputs, ModelChoice, Plan, input_digests, with_settings
-from drpo.results import RESULT_NAME, examples_json
-from drpo.run_dir import RESULTS, read_inputs, read_run
+from drpo.results import RESULT_NAME, examples_json, is_finished
+from drpo.run_dir import read_inputs, read_run
 from drpo.searches import search_examples, search_prompt
 from drpo.settings import resolve
 
@@ -166,7 +166,7 @@ def _compare(
     """
     differing: list[str] = []
     unwritten: list[str] = []
-    finished = any((path / name).exists() for name in RESULTS)
+    finished = is_finished(path)
     for name, text in sorted(produced.items()):
         file, data = path / name, text.encode("utf-8", "backslashreplace")
         there = file.read_bytes() if file.exists() else b""

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from drpo.alignment import Alignment
+from drpo.alignment import FILE_NAME, Alignment, read_alignment
 from drpo.errors import InputError
 from drpo.plan import Plan
 from drpo.searches import ImprovedExample
 from drpo.types import Example
 
 RESULT_NAME, EXAMPLES_NAME = "result.json", "examples.jsonl"
+BUDGET = "budget"  # how a search ended whose budget was spent: it can be resumed
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,15 @@ class ExamplesResult:
     calls: dict[str, int]
     simulated: bool
     finished_before: bool = False
+
+
+def is_finished(path: Path) -> bool:
+    """Whether the run in `path` has its result: a best so far that a spent budget left is none."""
+    if (path / FILE_NAME).exists():
+        return read_alignment(path).found.ended != BUDGET
+    if (path / RESULT_NAME).exists():
+        return all(item.ended != BUDGET for item in read_examples_result(path).examples)
+    return False
 
 
 def examples_json(plan: Plan, improved: Sequence[ImprovedExample], calls: Mapping[str, int]) -> str:

@@ -7,20 +7,23 @@ import contextlib
 import gc
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
-from drpo.alignment import FILE_NAME, read_alignment
+from drpo.alignment import FILE_NAME, Alignment, read_alignment
 from drpo.config import ExamplesConfig
 from drpo.data import read_examples, write_examples
-from drpo.errors import DrpoError, InputError, Interrupted, Stopped
-from drpo.events import Event, EventFile, LevelDone
+from drpo.errors import BudgetSpent, DrpoError, InputError, Interrupted, Stopped
+from drpo.events import Event, EventFile
+from drpo.following import Following, Observer
 from drpo.jsonl import write_atomically
 from drpo.live import Notice, Resources
+from drpo.llm.ledger import Ledger, Limits
 from drpo.llm.limits import Stop
 from drpo.llm.recorder import Record
+from drpo.monitor import Monitor
 from drpo.plan import Plan, run_path
 from drpo.results import (
     EXAMPLES_NAME,
@@ -28,22 +31,26 @@ from drpo.results import (
     ExamplesResult,
     OptimizeResult,
     examples_json,
+    is_finished,
     read_examples_result,
 )
 from drpo.run_dir import RunDirectory
-from drpo.searches import Emit, ImprovedExample, search_examples, search_prompt
+from drpo.searches import BestSoFar, ImprovedExample, search_examples, search_prompt
+from drpo.tariffs import refuse_unpriced, tariffs_of
 from drpo.wiring import OwnCall
 
 T = TypeVar("T")
 GRACE_S = 30.0  # how long the calls in the air are awaited once a run is asked to end
 _FOREVER_S = 3.15e9
-Observer = Callable[[Event], None]
 log = logging.getLogger("drpo")
 
 
 @dataclass(frozen=True, slots=True)
 class Hooks:
-    """What comes from outside a run: who watches, who stops it, a reward of the user's own."""
+    """What comes from outside a run: who watches, who stops it, a reward of the user's own.
+
+    monitor: one that is shown while the run goes on; None: the run keeps one of its own.
+    """
 
     observers: tuple[Observer, ...] = ()
     stop: Stop = field(default_factory=Stop)
@@ -51,65 +58,88 @@ class Hooks:
     own_reward: OwnCall | None = None
     notice: Notice = log.info
     grace_s: float = GRACE_S
+    monitor: Monitor | None = None
 
 
 async def run_optimize(plan: Plan, environment: Mapping[str, str], hooks: Hooks) -> OptimizeResult:
-    """Search a system prompt in the plan's run directory; a finished run is read, not repeated."""
+    """Search a system prompt in the plan's run directory; a finished run is read, not repeated.
+
+    Raises BudgetSpent where a limit on calls or money ends it; alignment.json then holds the best so far.
+    """
     path = run_path(plan)
-    directory = RunDirectory(path, plan)
-    try:
-        if (path / FILE_NAME).exists():
+    with _directory(plan) as directory:
+        if is_finished(path):
             return OptimizeResult(path, read_alignment(path), {}, finished_before=True)
-        resources = _resources(directory, plan, environment, hooks)
-        events = EventFile(directory.events)
-        emit = _emitter(events, hooks.observers)
-        try:
-            alignment = await supervise(
-                search_prompt(plan, resources, hooks.own_reward, emit), resources, hooks
-            )
-        finally:
-            await resources.close()
-        events.finish()
-        alignment.save(path / FILE_NAME)
-        _tell_servers(plan, resources)
-        return OptimizeResult(path, alignment, dict(resources.record.sent))
-    except BaseException as error:
-        _log_failure(error)
-        raise
-    finally:
-        directory.close()
+        async with _opened(directory, plan, environment, hooks) as (resources, following):
+            events = EventFile(directory.events)
+            best_so_far = BestSoFar[Alignment]()
+
+            def emit(new: Sequence[Event]) -> None:
+                events.emit(new)
+                following.tell(new)
+
+            try:
+                search = search_prompt(plan, resources, hooks.own_reward, emit, best_so_far)
+                alignment = await supervise(search, resources, hooks)
+            except BudgetSpent:
+                if (best := best_so_far.get()) is not None:
+                    best.save(path / FILE_NAME)
+                raise
+            events.finish()
+            alignment.save(path / FILE_NAME)
+            _tell_servers(plan, resources)
+            return OptimizeResult(path, alignment, dict(resources.record.sent))
 
 
 async def run_examples(plan: Plan, environment: Mapping[str, str], hooks: Hooks) -> ExamplesResult:
-    """Improve the responses of all examples at once; each is a search of its own."""
+    """Improve the responses of all examples at once; each is a search of its own.
+
+    Raises BudgetSpent where a limit ends it; the run's result.json and examples.jsonl then hold the best so
+    far, and the file that the user asked for is not written.
+    """
     config = plan.config
     assert isinstance(config, ExamplesConfig)
     path = run_path(plan)
-    finished = (path / RESULT_NAME).exists()
-    if not finished:
+    if not is_finished(path):
         _refuse_to_overwrite(config.out)  # now, and not when everything is paid for
-    directory = RunDirectory(path, plan)
-    try:
-        if finished:
+    with _directory(plan) as directory:
+        if is_finished(path):
             known = read_examples_result(path)
-            improved, calls = known.examples, known.calls
-        else:
-            resources = _resources(directory, plan, environment, hooks)
+            out = _write_out(config.out, path, known.examples)
+            return replace(known, out=out, finished_before=True)
+        async with _opened(directory, plan, environment, hooks) as (resources, following):
             events = EventFile(directory.events)
-            tell = _teller(hooks.observers)
+            best_so_far = BestSoFar[tuple[ImprovedExample, ...]]()
+
+            def save(improved: Sequence[ImprovedExample]) -> dict[str, int]:
+                calls = resources.record.calls_by_role()
+                write_examples(path / EXAMPLES_NAME, [item.after for item in improved], overwrite=True)
+                write_atomically(path / RESULT_NAME, examples_json(plan, improved, calls))
+                return calls
+
             try:
-                improved = await supervise(
-                    search_examples(plan, resources, hooks.own_reward, events.emit, tell), resources, hooks
+                search = search_examples(
+                    plan, resources, hooks.own_reward, events.emit, following.tell, best_so_far
                 )
-            finally:
-                await resources.close()
+                improved = await supervise(search, resources, hooks)
+            except BudgetSpent:
+                if (best := best_so_far.get()) is not None:
+                    save(best)
+                raise
             events.finish()
             _tell_servers(plan, resources)
-            calls = resources.record.calls_by_role()
-            write_examples(path / EXAMPLES_NAME, [item.after for item in improved], overwrite=True)
-            write_atomically(path / RESULT_NAME, examples_json(plan, improved, calls))
-        out = _write_out(config.out, path, improved)
-        return ExamplesResult(path, improved, out, calls, plan.simulated, finished_before=finished)
+            calls = save(improved)
+            out = _write_out(config.out, path, improved)
+            return ExamplesResult(path, improved, out, calls, plan.simulated)
+
+
+@contextlib.contextmanager
+def _directory(plan: Plan) -> Iterator[RunDirectory]:
+    """The run's directory, held by this process; what ends the run early stands in its log."""
+    refuse_unpriced(plan)
+    directory = RunDirectory(run_path(plan), plan)
+    try:
+        yield directory
     except BaseException as error:
         _log_failure(error)
         raise
@@ -117,22 +147,33 @@ async def run_examples(plan: Plan, environment: Mapping[str, str], hooks: Hooks)
         directory.close()
 
 
-def _resources(
+@contextlib.asynccontextmanager
+async def _opened(
     directory: RunDirectory, plan: Plan, environment: Mapping[str, str], hooks: Hooks
-) -> Resources:
-    return Resources(
-        Record(directory.calls),
-        hooks.stop,
-        environment,
-        plan.config,
-        folder=directory.path,
-        notice=hooks.notice,
+) -> AsyncIterator[tuple[Resources, Following]]:
+    """What the run holds open, and who follows it; both are closed in the end, the followers last."""
+    monitor = hooks.monitor or Monitor(plan, directory.path)
+
+    def notice(said: str) -> None:
+        monitor.notice(said)
+        hooks.notice(said)
+
+    record = Record(directory.calls)
+    limits = Limits(plan.config.max_calls, plan.config.max_usd)
+    ledger = Ledger(directory.ledger, tariffs_of(plan), limits, hooks.stop)
+    resources = Resources(
+        record, hooks.stop, environment, plan.config, folder=directory.path, notice=notice, ledger=ledger
     )
+    async with Following(directory, monitor, ledger, record, hooks.observers) as following:
+        try:
+            yield resources, following
+        finally:
+            await resources.close()
 
 
 def _tell_servers(plan: Plan, resources: Resources) -> None:
     """Say how several servers shared the requests, and how much of the prompts vLLM servers knew already, by
-    their own figures."""
+    their own figures where they give some."""
     sent: Counter[str] = Counter()
     for spread in resources.spreads:  # one per role
         sent.update(spread.sent)
@@ -141,7 +182,7 @@ def _tell_servers(plan: Plan, resources: Resources) -> None:
         resources.notice(f"requests by server: {shared}")
     for model in dict.fromkeys(c.identity for c in plan.models.values() if c.provider == "vllm"):
         usage = resources.record.usage.get(model)
-        if usage is None or not usage.prompt_tokens:
+        if usage is None or not usage.prompt_tokens or usage.cached_tokens is None:
             continue
         told = f"{usage.cached_tokens:,} of {usage.prompt_tokens:,} prompt tokens"
         share = usage.cached_tokens / usage.prompt_tokens
@@ -231,28 +272,6 @@ async def _outcome(task: asyncio.Future[T], stop: Stop, abandoned: int) -> T:
         if isinstance(cause, Interrupted) and abandoned:
             raise Interrupted(f"{cause}; {abandoned} calls in the air were abandoned") from None
         raise cause from None
-
-
-def _emitter(file: EventFile, observers: Sequence[Observer]) -> Emit:
-    tell = _teller(observers)
-
-    def emit(events: Sequence[Event]) -> None:
-        file.emit(events)
-        tell(events)
-
-    return emit
-
-
-def _teller(observers: Sequence[Observer]) -> Emit:
-    def tell(events: Sequence[Event]) -> None:
-        for event in events:
-            if isinstance(event, LevelDone):
-                subject = "" if event.subject is None else f"example {event.subject + 1}, "
-                log.info("%slevel %d done, limit %d", subject, event.level, event.limit)
-            for observer in observers:
-                observer(event)
-
-    return tell
 
 
 def _log_failure(error: BaseException) -> None:

@@ -3,6 +3,8 @@
 run.json         settings, identity, versions; written when the run begins
 inputs/          the queries, examples and templates it was begun with, so that it replays by itself
 calls.jsonl      every reply, checksummed; the only state there is
+ledger.jsonl     every request with what it may cost and what it did cost; the limits on both are kept by it
+progress.json    where the run stands, for whoever watches; report.html the same to look at
 events.jsonl     what happened, derived from the replies
 alignment.json   the result of `optimize` (result.json and examples.jsonl of `optimize-examples`)
 run.log          for people; no keys, no prompts
@@ -28,12 +30,13 @@ from filelock import FileLock, Timeout
 from drpo.data import ExampleSet, read_examples, read_queries, write_examples
 from drpo.errors import InputError, RunConflict, StorageError
 from drpo.jsonl import plain_lines, sync_folder, write_atomically
+from drpo.llm.ledger import LEDGER_NAME, Spent
 from drpo.plan import Inputs, Plan
+from drpo.results import is_finished
+from drpo.run_file import SCHEMA
+from drpo.run_file import read_run as read_run
 from drpo.templates import ASPECTS_FILE, JOBS, Templates
 
-SCHEMA = 1
-IDENTITY = ("command", "models", "embedder", "settings", "digests")
-RESULTS = ("alignment.json", "result.json")
 _LEFTOVER = re.compile(r"\..+\.\d+\.tmp")
 _PACKAGES = (
     *("drpo", "openai", "pydantic", "jinja2", "json-repair", "bm25s", "numpy", "sentence-transformers"),
@@ -75,6 +78,16 @@ class RunDirectory:
     def events(self) -> Path:
         return self.path / "events.jsonl"
 
+    @property
+    def ledger(self) -> Path:
+        return self.path / LEDGER_NAME
+
+    def note_spent(self, spent: Mapping[str, Spent]) -> None:
+        """Write into run.json what all requests came to. A disk that refuses costs the note, not the run."""
+        with contextlib.suppress(StorageError, InputError):
+            data = {**read_run(self.path), "ledger": {role: asdict(counts) for role, counts in spent.items()}}
+            write_atomically(self.path / "run.json", json.dumps(data, ensure_ascii=False, indent=2) + "\n")
+
     def close(self) -> None:
         """Release the directory for other processes."""
         logging.getLogger("drpo").removeHandler(self._log)
@@ -88,27 +101,15 @@ class RunDirectory:
             _refuse_others(self.path, plan)
         # run.json comes first: without it the inputs of a process killed right here would look like somebody
         # else's. Whoever finds some of them missing writes them, which the equal identity makes safe.
-        if not any((self.path / result).exists() for result in RESULTS):
+        if not is_finished(self.path):
             settings = plan.config.model_dump(mode="json")
+            known = read_run(self.path) if file.exists() else {}
             data = {"schema": SCHEMA, "identity": plan.identity, "settings": settings, "versions": versions()}
+            if "ledger" in known:  # of the processes before this one, until this one has ended
+                data["ledger"] = known["ledger"]
             write_atomically(file, json.dumps(data, ensure_ascii=False, indent=2) + "\n")
         _remove_leftovers(self.path)
         _write_inputs(self.path / "inputs", plan.inputs)
-
-
-def read_run(path: Path) -> dict[str, Any]:
-    """The content of run.json. Raises InputError where `path` is no run directory."""
-    file = path / "run.json"
-    try:
-        data = json.loads(file.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        raise InputError(f"{path}: expected a run directory, found no run.json in it") from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"{file}: expected the run.json of a run of drpo: {error}") from None
-    identity = data.get("identity") if isinstance(data, dict) else None
-    if not isinstance(identity, dict) or not set(IDENTITY) <= set(identity) or data.get("schema") != SCHEMA:
-        raise InputError(f"{file}: expected a run of drpo, schema {SCHEMA}; use the drpo that wrote it")
-    return dict(data)
 
 
 def read_inputs(path: Path) -> Inputs:

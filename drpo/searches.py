@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from drpo.alignment import Alignment, Found, template_digest
-from drpo.compose import Composer, Sampling
+from drpo.compose import Composer, PromptForm, Sampling
 from drpo.config import ExamplesConfig, OptimizeConfig
 from drpo.events import Event, LevelDone, NodeMade, ProposalDropped, SearchDone
 from drpo.live import Resources
@@ -23,10 +23,26 @@ from drpo.problems import (
 from drpo.respond import choose_form, fit_context
 from drpo.search.engine import Level, Outcome, search, settle
 from drpo.search.strategy import Beam, MonteCarlo, Strategy
-from drpo.types import Example, Query
+from drpo.search.tree import Node
+from drpo.types import Example, Query, State
 from drpo.wiring import OwnCall, build_optimizer, build_reward, find_shots, open_models
 
 Emit = Callable[[Sequence[Event]], None]
+T = TypeVar("T")
+
+
+class BestSoFar(Generic[T]):
+    """What a search would give if it ended with its last completed level; None before the first."""
+
+    def __init__(self) -> None:
+        self._make: Callable[[], T] | None = None
+
+    def reach(self, make: Callable[[], T]) -> None:
+        """A level is done, `make` gives the result as of now."""
+        self._make = make
+
+    def get(self) -> T | None:
+        return None if self._make is None else self._make()
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +57,11 @@ class ImprovedExample:
 
 
 async def search_prompt(
-    plan: Plan, resources: Resources, own_reward: OwnCall | None, emit: Emit
+    plan: Plan,
+    resources: Resources,
+    own_reward: OwnCall | None,
+    emit: Emit,
+    best_so_far: BestSoFar[Alignment] | None = None,
 ) -> Alignment:
     """The search itself, over live models or a strict replay."""
     config = plan.config
@@ -66,16 +86,49 @@ async def search_prompt(
         min(config.depth, reach),
     )
     strategy = prompt_strategy(config, reach)
+    so_far = _SoFar[PromptState](strategy)
+
+    def result(outcome: Outcome[PromptState]) -> Alignment:
+        return _alignment(plan, resources, outcome, form, sampling)
 
     async def observe(level: Level[PromptState]) -> None:
         reward.look_ahead(plan.inputs.queries[: min(level.limit, reach)])
         emit(level_events(level, strategy))
+        so_far.add(level)
+        if best_so_far is not None:
+            best_so_far.reach(lambda: result(so_far.outcome()))
 
     outcome = await search(problem, strategy, unreadable=config.unreadable, observe=observe)
     await reward.settle()
     emit([end_event(outcome)])
     if fit is not None and (said := fit.report()) is not None:
         resources.notice(said)
+    return result(outcome)
+
+
+class _SoFar(Generic[State]):
+    """The outcome of a search that ends with its last completed level, because its budget is spent."""
+
+    def __init__(self, strategy: Strategy) -> None:
+        self._strategy = strategy
+        self._nodes: list[Node[State]] = []
+        self._beam: tuple[Node[State], ...] = ()
+
+    def add(self, level: Level[State]) -> None:
+        self._nodes += level.nodes
+        self._beam = level.beam
+
+    def outcome(self) -> Outcome[State]:
+        best = self._strategy.best(self._beam, self._nodes)
+        levels = self._beam[0].depth + 1
+        return Outcome(best, self._strategy.score(best), tuple(self._nodes), levels, "budget")
+
+
+def _alignment(
+    plan: Plan, resources: Resources, outcome: Outcome[PromptState], form: PromptForm, sampling: Sampling
+) -> Alignment:
+    config = plan.config
+    assert isinstance(config, OptimizeConfig)
     found = Found(
         settings=plan.identity,
         path_score=outcome.score,
@@ -87,7 +140,7 @@ async def search_prompt(
     )
     return Alignment(
         system_prompt=outcome.best.state.system_prompt,
-        examples=examples,
+        examples=plan.inputs.examples.examples,
         shots=config.shots,
         prompt_form=form,
         answer_end=config.answer_end,
@@ -117,7 +170,12 @@ def prompt_strategy(config: OptimizeConfig, trials: int) -> Strategy:
 
 
 async def search_examples(
-    plan: Plan, resources: Resources, own_reward: OwnCall | None, emit: Emit, tell: Emit | None = None
+    plan: Plan,
+    resources: Resources,
+    own_reward: OwnCall | None,
+    emit: Emit,
+    tell: Emit | None = None,
+    best_so_far: BestSoFar[tuple[ImprovedExample, ...]] | None = None,
 ) -> tuple[ImprovedExample, ...]:
     """Algorithm 1 for each example, concurrently. Events are emitted in the order of the examples, so that a
     file of them is always the same; `tell` hears of them when they happen."""
@@ -139,9 +197,13 @@ async def search_examples(
     )
     turn = _Turns()
     reward.look_ahead([Query(example.query) for example in plan.inputs.examples.examples])
+    reached = [ImprovedExample(e, e, None, None, "budget") for e in plan.inputs.examples.examples]
+    if best_so_far is not None:
+        best_so_far.reach(lambda: tuple(reached))
 
     async def improve(subject: int, example: Example) -> ImprovedExample:
         events: list[Event] = []
+        so_far = _SoFar[ResponseState](strategy)
 
         def happened(new: Sequence[Event]) -> None:
             events.extend(new)
@@ -150,18 +212,25 @@ async def search_examples(
 
         async def observe(level: Level[ResponseState]) -> None:
             happened(level_events(level, strategy, subject))
+            so_far.add(level)
+            reached[subject] = _improved(example, so_far.outcome())
 
         problem = ExampleProblem(example, reward, optimizer)
         outcome = await search(problem, strategy, unreadable=config.unreadable, observe=observe)
         happened([end_event(outcome, subject)])
         turn.done(subject, lambda: emit(events))
-        best = outcome.best
-        after = Example(example.query, best.state.response, example.kind)
-        return ImprovedExample(example, after, outcome.nodes[0].reward, best.reward, outcome.ended)
+        reached[subject] = _improved(example, outcome)
+        return reached[subject]
 
     improved = await settle(improve(i, e) for i, e in enumerate(plan.inputs.examples.examples))
     await reward.settle()
     return tuple(improved)
+
+
+def _improved(example: Example, outcome: Outcome[ResponseState]) -> ImprovedExample:
+    best = outcome.best
+    after = Example(example.query, best.state.response, example.kind)
+    return ImprovedExample(example, after, outcome.nodes[0].reward, best.reward, outcome.ended)
 
 
 class _Turns:

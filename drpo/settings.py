@@ -48,8 +48,9 @@ def resolve(
             values.setdefault(field, model)
     if isinstance(values.get("protect"), str):
         values["protect"] = (values["protect"],)
-    if isinstance(values.get("vllm_arg"), str):  # a variable holds several, as a shell would split them
-        values["vllm_arg"] = tuple(values["vllm_arg"].split())
+    for name in ("vllm_arg", "price", "track"):  # a variable holds several, as a shell would split them
+        if isinstance(values.get(name), str):
+            values[name] = tuple(values[name].split())
     for name in ("initial_prompt", "protect"):
         if name in values and name in fields:
             values[name] = _text_or_file(name, values[name])

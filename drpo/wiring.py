@@ -16,6 +16,7 @@ from drpo.llm.adapt import Adapt
 from drpo.llm.base import LLM, Role
 from drpo.llm.catalog import ModelSpec, parse_model
 from drpo.llm.client import Connections, Endpoint
+from drpo.llm.ledger import Ledger
 from drpo.llm.limits import Stop
 from drpo.llm.recorder import Record, Recorder
 from drpo.llm.retry import Patience
@@ -31,7 +32,7 @@ OwnCall = Callable[[str, str], Awaitable[Any]]
 
 
 async def open_models(plan: Plan, resources: Resources) -> dict[Role, LLM]:
-    """The model of each role behind its wrappers: Adapt(Recorder(Reuse?(Retry(Limit(client)))))."""
+    """The model of each role behind its wrappers: Adapt(Recorder(Reuse?(Retry(Limit(Metered(client))))))."""
     return {
         role: await _open_model(role, choice, plan, resources)
         for role, choice in plan.models.items()
@@ -54,7 +55,8 @@ async def _open_model(role: Role, choice: ModelChoice, plan: Plan, resources: Re
 
     # Recorded, so that a later catalog does not change the requests of a run that is resumed or replayed.
     refused = await record.fact(f"refused by {choice.identity} as the catalog has it", known_refusals)
-    return Adapt(Recorder(record, inner, stop), record, refused)
+    thinking_tokens = plan.config.max_thinking_tokens
+    return Adapt(Recorder(record, inner, stop), record, refused, thinking_tokens)
 
 
 def _readable(plan: Plan) -> Any:
@@ -132,6 +134,7 @@ async def find_shots(plan: Plan, resources: Resources, shots: int, reach: int) -
             resources.environment,
             resources.stop,
             EmbeddingLimits(config.timeout_s, config.deadline_s, config.concurrency),
+            resources.ledger,
         )
         found = await retriever.top_k([queries[position] for position in wanted], shots)
         return [list(indices) for indices in found]
@@ -157,8 +160,10 @@ def build_retriever(
     environment: Mapping[str, str],
     stop: Stop,
     limits: EmbeddingLimits,
+    ledger: Ledger | None = None,
 ) -> Retriever:
-    """What `embedder` names: lexical, sentence-transformers/NAME, openai/NAME or vllm/NAME@URL."""
+    """What `embedder` names: lexical, sentence-transformers/NAME, openai/NAME or vllm/NAME@URL; requests to
+    an endpoint go through the books of `ledger`."""
     if embedder == "lexical":
         return LexicalRetriever(examples)
     from drpo.llm.embed import OpenAIEmbedder, SentenceTransformerEmbedder
@@ -178,6 +183,7 @@ def build_retriever(
             patience=patience,
             timeout_s=limits.timeout_s,
             concurrency=limits.concurrency,
+            ledger=ledger,
         )
         return VectorRetriever(examples, remote, cache)
     raise InputError(

@@ -6,9 +6,14 @@ import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+if TYPE_CHECKING:
+    from tests.support.command import Shell
+    from tests.support.managed import Managed
 
 settings.register_profile(
     "ci", deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow], print_blob=True
@@ -39,3 +44,24 @@ def no_network() -> Iterator[None]:
         closing = closed_sockets(loopback=True)
     with closing:
         yield
+
+
+@pytest.fixture
+def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Shell:
+    """A folder to work in, and drpo at hand."""
+    from tests.support.command import Shell  # here: it brings the whole command line with it
+
+    return Shell(tmp_path, monkeypatch, capsys)
+
+
+@pytest.fixture
+def managed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Managed]:
+    """A folder in which drpo runs stand-ins for vLLM, none of which outlives the test."""
+    from tests.support.command import Shell
+    from tests.support.managed import Managed
+
+    servers = Managed(Shell(tmp_path, monkeypatch, capsys))
+    yield servers
+    servers.end_all()

@@ -16,7 +16,7 @@ PACKAGE = ROOT / "drpo"
 # A room imports rooms of its own layer and of those above it in this list, lazy imports included. A folder's
 # name stands for all of its modules but those that are listed by themselves.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "types", "jsonl", "resources"),
+    ("errors", "types", "jsonl", "resources", "text_diff", "run_file"),
     ("events", "llm.base", "templates", "text_files"),
     ("reply_literals", "reply_json", "reply_scores", "parse", "reply_schemas"),
     ("search", "compose", "retrieve", "ask"),
@@ -24,11 +24,17 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("problems",),
     ("llm", "data", "config", "settings", "alignment"),
     ("plan",),
+    ("tariffs", "estimate", "tracking"),
     ("live", "wiring", "respond"),
     ("searches",),
     ("rewrite",),
-    ("evaluate", "report"),
-    ("run_dir", "results", "run", "replaying"),
+    ("evaluate", "progress", "results", "run_dir"),
+    ("run_view", "run_list"),
+    ("report",),
+    ("monitor",),
+    ("following",),
+    ("run", "replaying"),
+    ("doctor",),
     ("api", "testing", "options", "serve"),
     ("cli", "commands"),
     ("__main__",),

@@ -6,7 +6,6 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
@@ -15,11 +14,6 @@ from tests.support.command import Shell, content_of, demo
 
 HEAVY = ("torch", "sentence_transformers", "openai", "vllm", "transformers", "datasets")
 IMPROVE = ("optimize-examples", "--model", "demo", "--depth", "2", "--run-dir", "run")
-
-
-@pytest.fixture
-def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Shell:
-    return Shell(tmp_path, monkeypatch, capsys)
 
 
 @pytest.mark.parametrize(

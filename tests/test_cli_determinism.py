@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,11 +14,6 @@ from tests.support.served import Served
 
 SEARCH = ("--depth", "4", "--width", "2", "--samples", "3", "--max-extra-depth", "1", "--quiet")
 RESULTS = {"optimize": "alignment.json", "optimize-examples": "result.json"}
-
-
-@pytest.fixture
-def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Shell:
-    return Shell(tmp_path, monkeypatch, capsys)
 
 
 def outcomes(shell: Shell, command: str, *arguments: str) -> set[tuple[bytes, bytes]]:

@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 
 from tests.support.command import Shell, demo
 
 SEEDS = "".join(json.dumps({"query": f"What is the number {i} for?"}) + "\n" for i in range(6))
-
-
-@pytest.fixture
-def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Shell:
-    return Shell(tmp_path, monkeypatch, capsys)
 
 
 def nothing_was_begun(shell: Shell) -> bool:

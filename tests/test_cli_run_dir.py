@@ -28,11 +28,6 @@ from tests.support.served import Served
 
 
 @pytest.fixture
-def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Shell:
-    return Shell(tmp_path, monkeypatch, capsys)
-
-
-@pytest.fixture
 def run(shell: Shell) -> Path:
     """The directory of a finished run."""
     shell.done(*demo())
@@ -153,7 +148,8 @@ def test_a_start_that_was_killed_is_started_again(shell: Shell, run: Path, left:
     shell.done(*demo())
     again = content_of(run)
     changed = {name for name in finished if again[name] != finished[name]}
-    assert changed <= {"calls.jsonl", "run.log"}
+    timed = {"run.json", "ledger.jsonl", "progress.json", "report.html"}  # how long each call took
+    assert changed <= {"calls.jsonl", "run.log"} | timed
     assert ".run.json.4.tmp" not in again
 
 

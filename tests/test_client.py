@@ -80,21 +80,22 @@ async def test_messages_go_to_chat_completions_with_nothing_that_was_not_asked_f
 
 
 async def test_a_prompt_goes_to_completions(server: MockServer, make: Make) -> None:
-    completion = await make(max_tokens_field="max_completion_tokens").complete(TEXT)
+    completion = await make().complete(TEXT)
     assert completion.choices == (Choice("ok", "stop"),)
     assert server.requests[0].path == "/v1/completions"
     assert server.bodies() == [{"model": "wire-name", "prompt": "Once upon", "max_tokens": 5}]
 
 
 async def test_every_sampling_field_is_sent_when_given(server: MockServer, make: Make) -> None:
-    fields: dict[str, Any] = {"temperature": 0.0, "top_p": 0.9, "seed": 0, "n": 3}
-    request = Request("m", messages=(Message("user", "é\ud83d"),), max_tokens=7, stop=("\n", "END"), **fields)
+    fields: dict[str, Any] = {"temperature": 0.0, "top_p": 0.9, "seed": 0, "n": 3, "max_tokens": 7}
+    fields["max_completion_tokens"] = 9
+    request = Request("m", messages=(Message("user", "é\ud83d"),), stop=("\n", "END"), **fields)
     server.script.append(Reply(texts=("a", "b", "c")))
-    completion = await make(max_tokens_field="max_completion_tokens").complete(request)
+    completion = await make().complete(request)
     assert [choice.text for choice in completion.choices] == ["a", "b", "c"]
     (body,) = server.bodies()
     assert body.pop("messages") == [{"role": "user", "content": "é\ud83d"}]
-    sent = {"model": "wire-name", "max_completion_tokens": 7, "stop": ["\n", "END"], **fields}
+    sent = {"model": "wire-name", "stop": ["\n", "END"], **fields}
     assert body == sent
 
 
@@ -155,6 +156,36 @@ async def test_usage_and_cached_tokens_are_read(server: MockServer, make: Make) 
     )
     assert await make().complete(CHAT) == Completion((Choice("x", "length"),), Usage(9, 3, 8), "")
     assert (await make().complete(CHAT)).usage == Usage()
+
+
+@pytest.mark.parametrize(
+    ("told", "cached"),
+    [
+        ({}, None),
+        ({"prompt_tokens_details": None}, None),
+        ({"prompt_tokens_details": {"audio_tokens": 1}}, None),
+        ({"prompt_tokens_details": {"cached_tokens": None}}, None),
+        ({"prompt_tokens_details": {"cached_tokens": "?"}}, None),
+        ({"prompt_tokens_details": {"cached_tokens": -1}}, None),
+        ({"prompt_tokens_details": {"cached_tokens": 0}}, 0),
+    ],
+)
+async def test_cached_tokens_that_are_not_told_are_no_number(
+    server: MockServer, make: Make, told: dict[str, object], cached: int | None
+) -> None:
+    choice = {"message": {"content": "x"}, "finish_reason": "stop"}
+    usage = {"prompt_tokens": 9, "completion_tokens": 3, **told}
+    server.script.append(Reply(body={"choices": [choice], "usage": usage}))
+    assert (await make().complete(CHAT)).usage == Usage(9, 3, cached)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "both"), [(None, None, None), (None, 0, 0), (2, None, 2), (2, 3, 5)]
+)
+def test_what_was_told_of_cached_tokens_is_added(
+    one: int | None, other: int | None, both: int | None
+) -> None:
+    assert Usage(1, 2, one) + Usage(10, 20, other) == Usage(11, 22, both)
 
 
 @pytest.mark.parametrize(
@@ -281,11 +312,11 @@ async def test_a_refusal_without_a_key_says_that_none_was_sent(server: MockServe
 async def test_a_parameter_that_the_model_does_not_take_is_named_by_its_field(
     server: MockServer, make: Make
 ) -> None:
-    request = Request("m", messages=CHAT.messages, temperature=0.0, max_tokens=9)
+    request = Request("m", messages=CHAT.messages, temperature=0.0, max_completion_tokens=9)
     said = "Unsupported parameter: 'max_completion_tokens' is not supported with this model."
     server.script.append(error(400, said, param="max_completion_tokens", code="unsupported_parameter"))
-    failed = await failure(make(max_tokens_field="max_completion_tokens"), request)
-    assert isinstance(failed, ParameterRefused) and failed.parameter == "max_tokens"
+    failed = await failure(make(), request)
+    assert isinstance(failed, ParameterRefused) and failed.parameter == "max_completion_tokens"
 
 
 async def test_a_parameter_that_was_not_sent_is_no_refused_parameter(server: MockServer, make: Make) -> None:

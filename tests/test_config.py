@@ -22,6 +22,7 @@ NOT_IDENTITY = {
     *("runs_dir", "name", "run_dir", "roles", "out"),
     *("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size", "vllm_arg", "vllm_command"),
     *("vllm_ready_s", "vllm_restarts"),
+    *("max_calls", "max_usd", "price", "report", "track"),
 }
 IDENTITY = {
     *("model", "optimizer", "evaluator", "selector", "reward", "evaluations", "evaluation_aspects"),
@@ -37,7 +38,7 @@ IDENTITY = {
     *("random_seed", "prompts", "demo_seed", "demo_noise", "search", "width", "samples", "depth"),
     *("max_extra_depth", "shots", "path_score", "keep_above", "initial_prompt", "protect", "seeds"),
     *("seeds_column", "order", "examples", "embedder", "prompt_form", "base_max_tokens"),
-    *("answer_end", "long_prompts"),
+    *("answer_end", "long_prompts", "max_thinking_tokens"),
 }
 # Settings of a search that SEMANTICS of the published runs says nothing about.
 NOT_PUBLISHED = {

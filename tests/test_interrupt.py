@@ -24,11 +24,6 @@ from tests.support.served import Served
 WIDE = ("--depth", "4", "--width", "2", "--samples", "3", "--concurrency", "16")
 
 
-@pytest.fixture
-def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Shell:
-    return Shell(tmp_path, monkeypatch, capsys)
-
-
 class Search:
     """A search whose first level hangs in the air: three responses of the base model are awaited."""
 

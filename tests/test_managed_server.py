@@ -4,24 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
-from pathlib import Path
 
 import psutil
 import pytest
 
-from tests.support.command import Shell, ended, killed_at_the_end, process, the_error
-from tests.support.managed import LEFT_AFTER_S, Managed, calls
+from tests.support.command import ended, killed_at_the_end, process, the_error
+from tests.support.managed import FAKE, LEFT_AFTER_S, Managed, calls
 from tests.support.processes import until
 
-
-@pytest.fixture
-def managed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Iterator[Managed]:
-    servers = Managed(Shell(tmp_path, monkeypatch, capsys))
-    yield servers
-    servers.end_all()
+EXAMPLES = """{"query": "Why is the sky blue?", "response": "Air scatters blue light most."}
+{"query": "How much is 2+2?", "response": "Four."}
+"""
 
 
 def result(managed: Managed, run: str) -> tuple[bytes, bytes]:
@@ -121,6 +114,24 @@ def test_each_model_has_a_server_of_its_own(managed: Managed) -> None:
     assert (managed.shell.folder / "run" / "vllm-2.log").exists()
 
 
+def test_examples_are_improved_over_a_server_that_dies(managed: Managed) -> None:
+    managed.shell.write("examples.jsonl", EXAMPLES)
+    managed.shell.env.setenv("FAKE_VLLM", "die-after=3")
+    model = ("--model", "vllm/org/m", "--vllm-command", FAKE)
+    improve = ("optimize-examples", *model, "--examples", "examples.jsonl", "--depth", 2, "--run-dir", "run")
+    ran = managed.shell.done(*improve)
+    assert "starting vLLM for org/m" in ran.err and "starting it again" in ran.err
+    assert managed.starts == ["org/m"] * 2 and managed.left() == []
+    assert len((managed.shell.folder / "run" / "examples.jsonl").read_text().splitlines()) == 2
+    assert {call["role"] for call in calls(managed.shell.folder / "run")} == {
+        "optimizer",
+        "evaluator",
+        "selector",
+    }
+    assert managed.shell.done("replay", "run").out.startswith("identical")
+    assert len(managed.starts) == 2
+
+
 def test_the_key_stands_in_no_file_and_on_no_command_line(managed: Managed) -> None:
     managed.shell.env.setenv("FAKE_VLLM", "slow=0.5")
     running = process(*managed.arguments())
@@ -149,14 +160,16 @@ def test_the_keys_of_other_endpoints_stay_with_drpo(managed: Managed) -> None:
 
 
 @pytest.mark.parametrize("faults", ["slow=60", "orphan,stubborn"])
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-def test_however_drpo_ends_its_server_ends_too(managed: Managed, faults: str, number: int) -> None:
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGTERM, 130), (signal.SIGINT, 130)]
+)
+def test_however_drpo_ends_its_server_ends_too(managed: Managed, faults: str, number: int, code: int) -> None:
     managed.shell.env.setenv("FAKE_VLLM", faults)
     running = process(*managed.arguments("--depth", 30, "--concurrency", 1))
     with killed_at_the_end(running):
         until(lambda: len(managed.pids()) >= 2)
         running.send_signal(number)
-        running.wait(timeout=60)
+        assert running.wait(timeout=60) == code
     until(lambda: not managed.left(), LEFT_AFTER_S)
 
 

@@ -29,15 +29,6 @@ ALWAYS = (
 
 
 @pytest.fixture
-def managed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Iterator[Managed]:
-    servers = Managed(Shell(tmp_path, monkeypatch, capsys))
-    yield servers
-    servers.end_all()
-
-
-@pytest.fixture
 def shell(managed: Managed) -> Shell:
     """On a machine with a `vllm` command, without GPUs."""
     programs = managed.shell.folder / "programs"
@@ -133,10 +124,10 @@ def test_the_command_is_printed_where_vllm_is_not_installed(
 
 def test_settings_come_from_variables_as_for_a_search(shell: Shell) -> None:
     shell.env.setenv("DRPO_VLLM_COMMAND", "vllm serve")
-    shell.env.setenv("DRPO_VLLM_ARG", "max-model-len=9")
+    shell.env.setenv("DRPO_VLLM_ARG", "max-model-len=9 dtype=half")
     shell.env.setenv("DRPO_PRESET", "published")  # which is none of its business
     said = shell.done("models", "serve", "vllm/org/m", "--dry-run").out
-    assert said.startswith(KEY_LINE) and said.endswith("--max-model-len 9\n")
+    assert said.startswith(KEY_LINE) and said.endswith("--max-model-len 9 --dtype half\n")
 
 
 def test_layers_are_split_over_machines_unless_told_otherwise(shell: Shell) -> None:

@@ -76,6 +76,7 @@ def test_cached_tokens_are_charged_at_their_own_price() -> None:
     price = price_per_million("gpt-4o")
     assert price is not None
     assert price.cached_input_usd is not None
+    assert cost("gpt-4o", SHORT) == cost("gpt-4o", Usage(1_000, 500, 0))  # not told: none
     half = Usage(prompt_tokens=1_000, completion_tokens=0, cached_tokens=400)
     expected = (600 * price.input_usd + 400 * price.cached_input_usd) / MILLION
     assert cost("gpt-4o", half) == pytest.approx(expected)

@@ -50,6 +50,18 @@ async def test_a_reply_comes_back_whole_from_the_record(path: Path) -> None:
     assert (len(again), again.holds(question(n=2))) == (1, True)
 
 
+@pytest.mark.parametrize(("told", "written"), [(None, "null"), (0, "0"), (1, "1")])
+async def test_what_was_not_told_of_the_cache_is_written_as_such(
+    path: Path, told: int | None, written: str
+) -> None:
+    whole = Completion((Choice("a"),), Usage(3, 2, told))
+    record = Record(path)
+    await record.answer(question(), GatedLLM(lambda request: whole))
+    await record.close()
+    assert f"[3,2,{written}]" in data_of(path).decode().replace(" ", "")
+    assert await Record(path, writable=False).answer(question(), None) == whole
+
+
 async def test_a_recorded_call_is_not_sent_again(record: Record) -> None:
     llm = GatedLLM()
     replies = [await record.answer(question(), llm) for _ in range(3)]

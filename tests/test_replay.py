@@ -17,11 +17,6 @@ from tests.support.served import Served
 
 
 @pytest.fixture
-def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Shell:
-    return Shell(tmp_path, monkeypatch, capsys)
-
-
-@pytest.fixture
 def run(shell: Shell) -> Path:
     """The directory of a finished run with two parents a level."""
     shell.done("optimize", "--model", "demo", "--depth", "4", "--run-dir", "run")

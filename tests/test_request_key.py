@@ -30,13 +30,18 @@ CHANGES_THE_REPLY: dict[str, list[Any]] = {
     "temperature": [0.0, 0.2, 1.0],
     "top_p": [0.95, 1.0],
     "max_tokens": [1, 2048],
+    "max_completion_tokens": [1, 2048],
     "stop": [("\n",), ("a", "b"), ("ab",)],
     "seed": [0, 7],
     "sample": [0, 7],
     "n": [2, 3],
     "reply_schema": ["{}", '{"type":"object"}'],
 }
-STEERS_DRPO_ONLY: dict[str, list[Any]] = {"role": ["optimizer", "evaluator", "selector"], "priority": [1, -1]}
+STEERS_DRPO_ONLY: dict[str, list[Any]] = {
+    "role": ["optimizer", "evaluator", "selector"],
+    "priority": [1, -1],
+    "again": [True],
+}
 
 VARIANTS = [replace(BASE, **{name: value}) for name, values in CHANGES_THE_REPLY.items() for value in values]
 REQUESTS = st.builds(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -28,7 +28,7 @@ from drpo.settings import resolve
 from drpo.templates import Templates
 from drpo.types import Example, Failed, Query
 from tests.support import fake_vllm
-from tests.support.command import Shell, content_of, the_error
+from tests.support.command import content_of, the_error
 from tests.support.fake_vllm_http import FrontEnd
 from tests.support.managed import Managed
 from tests.support.mock_openai import MockServer
@@ -233,15 +233,6 @@ async def test_an_answer_that_leaves_no_room_for_a_prompt_is_the_users_mistake(t
 # Whole runs
 
 
-@pytest.fixture
-def managed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Iterator[Managed]:
-    servers = Managed(Shell(tmp_path, monkeypatch, capsys))
-    yield servers
-    servers.end_all()
-
-
 def states(run: Path) -> list[dict[str, Any]]:
     """What was tried in a run."""
     events = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
@@ -265,7 +256,8 @@ def test_a_run_in_a_short_context_says_so_and_replays_without_a_server(managed: 
 
 def test_a_run_goes_on_in_a_context_no_smaller_than_it_began_with(managed: Managed) -> None:
     managed.run("", *JUDGED, "max-model-len=600", run="whole")
-    the_error(managed.run("die-always=4", *JUDGED, "max-model-len=600", "--vllm-restarts", 0), 5)
+    for faults in ("die-always=4", "die-always=1"):  # the second time it goes on in the very same context
+        the_error(managed.run(faults, *JUDGED, "max-model-len=600", "--vllm-restarts", 0), 5)
     said = the_error(managed.run("", *JUDGED, "max-model-len=599"), 2)
     assert "context of 599 tokens" in said and "begun with 600" in said and "max-model-len=600" in said
     ran = managed.run("", *JUDGED, "max-model-len=8000")

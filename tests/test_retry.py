@@ -237,7 +237,11 @@ NO_SCHEMA = (
             "temperature",
         ),
         ({"message": "Unsupported parameter: 'max_tokens' is not supported here."}, ALL, "max_tokens"),
-        ({"message": "'max_completion_tokens' is not supported"}, ("max_completion_tokens",), "max_tokens"),
+        (
+            {"message": "'max_completion_tokens' is not supported"},
+            ("max_completion_tokens",),
+            "max_completion_tokens",
+        ),
         ({"message": "Unrecognized request argument supplied: seed"}, ALL, "seed"),
         ({"message": "create() got an unexpected keyword argument 'stop'"}, ALL, "stop"),
         ({"message": "n must be 1 when using greedy sampling, got 3."}, ALL, "n"),

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from drpo.errors import ParameterRefused, ProviderRefused
+from drpo.errors import BudgetSpent, ParameterRefused, ProviderRefused
 from drpo.llm.base import LLM, Choice, Completion, Message, Request
 from drpo.llm.client import Connections, Endpoint, OpenAIClient
 from drpo.llm.limits import Limit, Slots, Stop
@@ -180,6 +180,70 @@ async def test_requests_that_fail_together_are_one_outage() -> None:
     assert await servers.served_by(ask("new")) == 0
 
 
+class OneByOne:
+    """A server whose requests are answered or refused a connection one at a time, in any order."""
+
+    def __init__(self) -> None:
+        self.in_air: list[asyncio.Future[Completion]] = []
+
+    async def complete(self, request: Request) -> Completion:
+        self.in_air.append(asyncio.get_running_loop().create_future())
+        return await self.in_air[-1]
+
+
+async def two_in_air(servers: Servers) -> tuple[OneByOne, list[asyncio.Task[Completion]]]:
+    """A server that has two requests, beside one that answers everything."""
+    home = await servers.served_by(ask("kind"))
+    server = OneByOne()
+    servers.spread._servers[home]._llm = server
+    flying = [asyncio.create_task(servers.spread.complete(ask("kind", str(i)))) for i in range(2)]
+    await turn()
+    assert len(server.in_air) == 2
+    return server, flying
+
+
+async def test_a_request_from_before_an_outage_that_fails_later_does_not_make_it_longer() -> None:
+    servers = Servers(2)
+    server, flying = await two_in_air(servers)
+    server.in_air[0].set_exception(Unconnected("gone"))
+    await turn()
+    servers.now_s = OUT_S - 1
+    server.in_air[1].set_exception(Unconnected("gone"))
+    assert await asyncio.gather(*flying) == [DONE, DONE]
+    servers.now_s = OUT_S
+    trying = [asyncio.create_task(servers.spread.complete(ask(f"new {i}"))) for i in range(9)]
+    await turn()
+    assert len(server.in_air) == 3
+    server.in_air[2].set_result(DONE)
+    assert await asyncio.gather(*trying) == [DONE] * 9
+
+
+async def test_an_answer_from_before_an_outage_does_not_end_it() -> None:
+    servers = Servers(2)
+    server, flying = await two_in_air(servers)
+    server.in_air[0].set_exception(Unconnected("gone"))
+    await turn()
+    server.in_air[1].set_result(DONE)
+    assert await asyncio.gather(*flying) == [DONE, DONE]
+    assert len(servers.told) == 1 and "left out" in servers.told[0]
+    await asyncio.gather(*(servers.spread.complete(ask(f"new {i}")) for i in range(9)))
+    assert len(server.in_air) == 2
+
+
+async def test_what_others_have_taken_over_stays_with_them_when_a_server_is_back() -> None:
+    servers = Servers(2)
+    prompts = [f"{number} of its own" for number in range(16)]
+    homes = [await servers.served_by(ask(prompt)) for prompt in prompts]
+    moved = [prompt for prompt, home in zip(prompts, homes, strict=True) if home == 0]
+    assert len(moved) >= 4
+    servers.fakes[0].up = False
+    for prompt in moved:
+        assert await servers.served_by(ask(prompt)) == 1
+    servers.fakes[0].up, servers.now_s = True, OUT_S
+    assert {await servers.served_by(ask(f"{number} new")) for number in range(16)} == {0, 1}  # it is back
+    assert {await servers.served_by(ask(prompt)) for prompt in moved} == {1}  # its cache was lost
+
+
 async def test_a_server_that_stays_away_is_tried_after_twice_the_time_up_to_two_minutes() -> None:
     servers = Servers(2)
     servers.fakes[0].up = False
@@ -302,6 +366,18 @@ async def test_a_server_that_answers_anything_is_back() -> None:
     with pytest.raises(ProviderRefused, match="no such model"):
         await servers.spread.complete(ask("kind"))
     assert servers.told[-1] == "a answers again"
+
+
+@pytest.mark.parametrize("failure", [BudgetSpent("the budget is spent"), ZeroDivisionError("a bug")])
+async def test_what_no_server_has_said_brings_none_back(failure: Exception) -> None:
+    servers = Servers(1)
+    servers.fakes[0].up = False
+    with pytest.raises(Unconnected):
+        await servers.spread.complete(ask("kind"))
+    servers.fakes[0].up, servers.fakes[0].error = True, failure
+    with pytest.raises(type(failure)) as caught:
+        await servers.spread.complete(ask("kind"))
+    assert caught.value is failure and not any("answers again" in said for said in servers.told)
 
 
 async def test_a_request_that_one_server_cannot_answer_now_goes_to_another_and_later_ones_too() -> None:

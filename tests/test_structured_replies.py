@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,11 +16,6 @@ from tests.support.mock_openai import ASPECTS, Answer, drpo_answers, error
 from tests.support.served import Served
 
 FIELD_OF = {"optimizer": "new_system_prompt", "selector": "aspects_selection", "evaluator": ASPECTS[0]}
-
-
-@pytest.fixture
-def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Shell:
-    return Shell(tmp_path, monkeypatch, capsys)
 
 
 def search(shell: Shell, url: str, *more: object, provider: str = "vllm") -> None:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import random
-from collections.abc import AsyncIterator
+import re
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
 
-from drpo.errors import ProviderDown, ProviderRefused
+from drpo.errors import DrpoError, ProviderDown, ProviderRefused
 from drpo.llm.base import Message, Request
-from drpo.llm.client import Connections, Endpoint
+from drpo.llm.client import Connections, Endpoint, sdk_options
 from drpo.llm.limits import Stop
-from drpo.llm.retry import Patience
+from drpo.llm.retry import Patience, Transient
 from drpo.llm.vllm.process import Address, Probe
 from drpo.llm.vllm.tokens import Refusal, ServerFacts
 from tests.support.mock_openai import Answer, MockServer, Reply, Seen, error
@@ -50,11 +52,14 @@ def facts(server: FactsServer, connections: Connections) -> ServerFacts:
     return asking(Endpoint(server.url, KEY), connections)
 
 
-def asking(endpoint: Endpoint, connections: Connections, *, deadline_s: float = 60.0) -> ServerFacts:
-    """Asks for the model `m`, and never waits between tries."""
+def asking(
+    endpoints: Endpoint | Iterator[Endpoint], connections: Connections, *, deadline_s: float = 60.0
+) -> ServerFacts:
+    """Asks for the model `m`, at several endpoints in turn, and never waits between tries."""
+    turns = itertools.repeat(endpoints) if isinstance(endpoints, Endpoint) else endpoints
 
     async def where() -> Endpoint:
-        return endpoint
+        return next(turns)
 
     async def no_wait(seconds: float) -> bool:
         return False
@@ -164,6 +169,52 @@ async def test_what_may_pass_is_asked_again(server: FactsServer, facts: ServerFa
     server.replies = (failing, failing, tokens(3))
     assert await facts.tokens(HELLO) == (3,)
     assert len(server.requests) == 3
+
+
+@pytest.mark.parametrize("status", [401, 503])
+async def test_a_message_names_the_address_that_was_asked(
+    server: FactsServer, connections: Connections, status: int
+) -> None:
+    server.replies = (error(status, "no"),)
+    asked = asking(Endpoint(server.url, KEY), connections, deadline_s=0.0)
+    root = server.url.removesuffix("/v1")
+    with pytest.raises(DrpoError, match=re.escape(f"m at {root}/tokenize: HTTP {status}")):
+        await asked.tokens(HELLO)
+    with pytest.raises(DrpoError, match=re.escape(f"m at {root}/v1/models: HTTP {status}")):
+        await asked.context_tokens()
+
+
+async def test_the_time_of_the_first_try_counts(
+    server: FactsServer, connections: Connections, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began: list[Transient] = []
+
+    async def insist(self: Patience, first: Transient, work: Any) -> Any:
+        began.append(first)
+        return await work()
+
+    monkeypatch.setattr(Patience, "insist", insist)
+    server.replies = (error(503, "starting"), tokens(3))
+    assert await asking(Endpoint(server.url, KEY), connections).tokens(HELLO) == (3,)
+    assert began[0].took_s > 0.0
+
+
+async def test_what_is_worked_out_for_a_server_is_kept_beside_that_of_the_others(
+    server: FactsServer, connections: Connections, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Endpoint] = []
+
+    def counting(endpoint: Endpoint) -> Any:
+        made.append(endpoint)
+        return sdk_options(endpoint)
+
+    monkeypatch.setattr("drpo.llm.vllm.tokens.sdk_options", counting)
+    server.replies = (tokens(3),)
+    both = [Endpoint(server.url, KEY), Endpoint(server.url.replace("127.0.0.1", "localhost"), KEY)]
+    facts = asking(itertools.cycle(both), connections)
+    for _ in range(4):
+        assert await facts.tokens(HELLO) == (3,)
+    assert made == both
 
 
 async def test_patience_ends_and_the_key_is_not_shown(server: FactsServer, connections: Connections) -> None:

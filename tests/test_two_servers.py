@@ -57,11 +57,6 @@ def servers(tmp_path: Path) -> Iterator[list[Server]]:
         server.process.wait(30)
 
 
-@pytest.fixture
-def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Shell:
-    return Shell(tmp_path, monkeypatch, capsys)
-
-
 def test_a_run_over_two_servers_goes_on_when_one_dies(shell: Shell, servers: list[Server]) -> None:
     first, second = servers
 

@@ -173,7 +173,7 @@ async def test_what_was_read_before_is_not_computed_again(server: Server) -> Non
     question = Request("", messages=(Message("user", f"{page()} {page()}"),), max_tokens=1)
     await server.complete([question])
     (again,) = await server.complete([question])
-    assert again.usage.cached_tokens >= 128
+    assert (again.usage.cached_tokens or 0) >= 128
 
 
 @pytest.mark.parametrize("form", ["chat", "text"])

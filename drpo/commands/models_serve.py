@@ -19,17 +19,15 @@ from drpo.llm.limits import Stop
 from drpo.llm.vllm.gpus import gpus_needed, visible_gpus_gb
 from drpo.llm.vllm.launch import (
     Installation,
-    Parallel,
     ServerSpec,
     find_vllm,
     ray_commands,
-    read_flags,
     server_command,
-    server_spec,
     shown_command,
 )
 from drpo.llm.vllm.server import Bounds, ManagedServer, Place
 from drpo.options import settings_flags
+from drpo.plan import managed_server
 from drpo.settings import resolve
 
 _SETTINGS = (
@@ -73,7 +71,7 @@ def command(model: str, host: str, port: int, nodes: int, dry_run: bool, **flags
             f"{model}: expected a model that vLLM serves, such as mistral-7b or vllm/REPO-OR-PATH"
         )
     config = resolve(CommonConfig, flags, {name: env[name] for name in _VARIABLES if name in env})
-    server = _server(spec, nodes, config)
+    server = managed_server(spec, config, nodes)
     if dry_run:
         click.echo(_commands(spec, server, host, port, config.vllm_command, env))
         return
@@ -85,7 +83,7 @@ def command(model: str, host: str, port: int, nodes: int, dry_run: bool, **flags
         )
     bounds = Bounds(config.vllm_ready_s, config.vllm_restarts)
     installation = find_vllm(config.vllm_command, env, server.label)
-    place = Place(host, port, key, _log_file(env, port))
+    place = Place(_log_file(env, port), host, port, key)
     asyncio.run(_serve(server, installation, place, without_keys(env, config), bounds))
 
 
@@ -115,14 +113,6 @@ async def _show(log: Path) -> None:
 def _pass_on(stream: IO[bytes]) -> None:
     if text := stream.read().decode("utf-8", "replace"):
         click.echo(text, err=True, nl=False)
-
-
-def _server(spec: ModelSpec, nodes: int, config: CommonConfig) -> ServerSpec:
-    is_given = "pipeline_parallel_size" in config.model_fields_set
-    pipeline = config.pipeline_parallel_size if is_given else nodes
-    parallel = Parallel(config.tensor_parallel_size, pipeline, config.data_parallel_size, nodes)
-    weights_gb = spec.entry.weights_gb if spec.entry else None
-    return server_spec(spec.name, read_flags(config.vllm_arg), parallel, weights_gb)
 
 
 def _commands(
@@ -160,7 +150,6 @@ async def _serve(
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set, Interrupted("asked to end"))
     server = ManagedServer(spec, installation, place, env, stop, tell, bounds)
-    assert place.log is not None
     shown = asyncio.create_task(_show(place.log))
     try:
         process = await server.running()

@@ -38,7 +38,7 @@ def command(config: Path | None, as_json: bool, quiet: bool, **flags: Any) -> No
     plan = optimize_plan(settings, env)
     if not quiet:
         introduce(plan)
-    result = run_with_signals(lambda hooks: run_optimize(plan, env, hooks), quiet=quiet)
+    result = run_with_signals(plan, lambda hooks: run_optimize(plan, env, hooks), quiet=quiet)
     if result.finished_before and not quiet:
         click.echo("This run has finished before; nothing was sent. Another --run-dir starts anew.", err=True)
     print_alignment(result.alignment, as_json=as_json)

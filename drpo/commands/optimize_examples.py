@@ -37,7 +37,7 @@ def command(config: Path | None, as_json: bool, quiet: bool, **flags: Any) -> No
     plan = examples_plan(settings, env)
     if not quiet:
         introduce(plan)
-    result = run_with_signals(lambda hooks: run_examples(plan, env, hooks), quiet=quiet)
+    result = run_with_signals(plan, lambda hooks: run_examples(plan, env, hooks), quiet=quiet)
     if result.finished_before and not quiet:
         click.echo("This run has finished before; nothing was sent.", err=True)
     print_examples(result, as_json)

@@ -1,29 +1,43 @@
-"""What the commands that run a search share: signals, progress lines, the opening words."""
+"""What the commands that run a search share: signals, what is shown meanwhile, the opening words."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import signal
+import sys
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 import click
 
+from drpo.commands.live_display import LiveDisplay
+from drpo.commands.painter import draws_on
+from drpo.commands.progress_lines import ProgressLines
 from drpo.commands.terminal import safe
 from drpo.errors import Interrupted
-from drpo.events import Event, LevelDone, NodeMade, ProposalDropped
 from drpo.llm.prices import price_per_million
+from drpo.monitor import Monitor
 from drpo.plan import OPENAI_URL, ModelChoice, Plan, run_path
 from drpo.run import GRACE_S, Hooks
 
 T = TypeVar("T")
 
 
-def run_with_signals(work: Callable[[Hooks], Coroutine[Any, Any, T]], *, quiet: bool) -> T:
-    """Run `work`; the first Ctrl-C (or SIGTERM) lets the calls in the air end, the second one does not."""
+def run_with_signals(plan: Plan, work: Callable[[Hooks], Coroutine[Any, Any, T]], *, quiet: bool) -> T:
+    """Run `work`; the first Ctrl-C (or SIGTERM) lets the calls in the air end, the second one does not.
+
+    Unless quiet, stderr shows where the run stands: a display where it is a terminal, else a line per level.
+    """
 
     async def main() -> T:
-        hooks = Hooks() if quiet else Hooks(observers=(ProgressLines(),), notice=tell)
+        monitor = Monitor(plan, run_path(plan))
+        drawn = not quiet and draws_on(sys.stderr, os.environ)
+        hooks = Hooks(monitor=monitor)
+        if not quiet:
+            observers = () if drawn else (ProgressLines(),)
+            hooks = Hooks(monitor=monitor, observers=observers, notice=tell)
         loop = asyncio.get_running_loop()
 
         def asked_to_stop() -> None:
@@ -35,6 +49,7 @@ def run_with_signals(work: Callable[[Hooks], Coroutine[Any, Any, T]], *, quiet: 
                 f"{GRACE_S:.0f} s and recorded (once more: stop at once)",
                 err=True,
             )
+            monitor.state = "stopping"
             hooks.stop.set(Interrupted("interrupted; run the same command again to resume"))
 
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -42,7 +57,8 @@ def run_with_signals(work: Callable[[Hooks], Coroutine[Any, Any, T]], *, quiet: 
                 loop.add_signal_handler(number, asked_to_stop)
             except NotImplementedError:  # Windows
                 signal.signal(number, lambda *_: loop.call_soon_threadsafe(asked_to_stop))
-        return await work(hooks)
+        async with LiveDisplay(monitor, sys.stderr) if drawn else contextlib.nullcontext():
+            return await work(hooks)
 
     return asyncio.run(main())
 
@@ -69,32 +85,3 @@ def _cost(choice: ModelChoice) -> str:
     if price is None:
         return "price unknown"
     return f"${price.input_usd:g} in, ${price.output_usd:g} out per million tokens"
-
-
-class ProgressLines:
-    """One line on stderr per level."""
-
-    def __init__(self) -> None:
-        self._scores: dict[tuple[int | None, int], float | None] = {}
-        self._made = self._dropped = 0
-
-    def __call__(self, event: Event) -> None:
-        if isinstance(event, NodeMade):
-            # The start is outside of the path score, as in the published runs; its reward is still of use.
-            self._scores[event.subject, event.id] = event.reward if event.parent is None else event.score
-            self._made += 1
-        elif isinstance(event, ProposalDropped):
-            self._dropped += 1
-        elif isinstance(event, LevelDone):
-            self._say(event)
-            self._made = self._dropped = 0
-
-    def _say(self, level: LevelDone) -> None:
-        score = self._scores.get((level.subject, level.beam[0]))
-        name = "reward" if level.level == 0 or level.subject is not None else "best path score"
-        best = "not scored" if score is None else f"{name} {score:.2f}"
-        subject = "" if level.subject is None else f"example {level.subject + 1:>2}, "
-        dropped = f", {self._dropped} dropped" if self._dropped else ""
-        stalled = ", no proposal could be evaluated: going on with its parents" if level.stalled else ""
-        done = f"{subject}level {level.level + 1} of {level.limit}: {self._made} tried{dropped}, {best}"
-        click.echo(done + stalled, err=True)

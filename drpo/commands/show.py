@@ -3,81 +3,59 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import click
 
-from drpo.alignment import FILE_NAME, Alignment, read_alignment
-from drpo.commands.examples_table import print_examples
-from drpo.commands.terminal import print_json, safe
-from drpo.commands.where import find_run
-from drpo.results import read_examples_result
-from drpo.run_dir import read_run
+from drpo.alignment import FILE_NAME, read_alignment
+from drpo.commands.result_text import explain_end as explain_end
+from drpo.commands.result_text import print_alignment as print_alignment
+from drpo.commands.result_text import summary as summary
+from drpo.commands.where import find_run, open_run
+from drpo.errors import InputError
+from drpo.run_file import RUN_NAME
 
 
 @click.command("show")
 @click.argument("run_or_file", type=click.Path(path_type=Path))
+@click.option("--node", type=int, help="Print one node: prompt, change, query, response, scores.")
+@click.option("--path", "winning_path", is_flag=True, help="Print the path from the start to the result.")
+@click.option("--aspects", is_flag=True, help="Print the aspects, those with the lowest mean score first.")
+@click.option("--example", type=int, help="Of an optimize-examples run: which example, from 1 on.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-def command(run_or_file: Path, as_json: bool) -> None:
-    """Print the result of a run (a directory, or a name inside the runs folder) or of an alignment file."""
+def command(
+    run_or_file: Path,
+    node: int | None,
+    winning_path: bool,
+    aspects: bool,
+    example: int | None,
+    as_json: bool,
+) -> None:
+    """Print the result of a run (a directory, or a name inside the runs folder) or of an alignment file.
+
+    Of a run that has not finished: its state, the best so far, and how to go on. Texts are shown with control
+    characters made visible; --json gives them as they are.
+    """
+    given = {"--node": node is not None, "--path": winning_path, "--aspects": aspects}
+    asked = [name for name, is_given in given.items() if is_given]
+    if len(asked) > 1:
+        raise InputError(f"{' and '.join(asked)}: each shows something else; give one of them")
     found = find_run(run_or_file)
-    if found.is_dir() and not (found / FILE_NAME).exists():
-        run = read_run(found)
-        if run["identity"]["command"] == "optimize-examples":
-            print_examples(read_examples_result(found), as_json)
-            return
-    print_alignment(read_alignment(found), as_json=as_json)
-
-
-def print_alignment(alignment: Alignment, *, as_json: bool) -> None:
-    """The result on stdout, for people or as JSON."""
-    if as_json:
-        print_json(summary(alignment))
+    if not (found / RUN_NAME).exists() and (found.is_file() or (found / FILE_NAME).exists()):
+        if asked or example is not None:
+            option = [*asked, "--example"][0]
+            raise InputError(f"{option} is for runs: {found} holds a result alone; name its run directory")
+        print_alignment(read_alignment(found), as_json=as_json)
         return
-    found = alignment.found
-    rewards = " ".join(f"{reward:.2f}" for reward in found.path_rewards) or "-"
-    score = "not scored" if found.path_score is None else f"{found.path_score:.4f}"
-    calls = ", ".join(f"{role} {count}" for role, count in found.calls.items())
-    click.echo(safe(alignment.system_prompt))
-    click.echo()
-    click.echo(f"path score  {score} (rewards, 1 to 5: {rewards})")
-    click.echo(f"searched    {found.levels} levels, {found.nodes} nodes; ended: {explain_end(found.ended)}")
-    click.echo(f"calls       {calls}")
-    click.echo(
-        f"shots       {alignment.shots} of {len(alignment.examples)} examples, found by {alignment.embedder}"
-    )
-    click.echo(f"model       {alignment.models.get('base', '-')}, asked as {alignment.prompt_form}")
-    if alignment.simulated:
-        click.echo("Simulated models: these figures say nothing about real ones.")
+    view = open_run(found)
+    from drpo.commands import show_aspects, show_node, show_run  # here: others import this module's names
 
-
-def summary(alignment: Alignment) -> dict[str, Any]:
-    """What `--json` prints."""
-    found = alignment.found
-    return {
-        "system_prompt": alignment.system_prompt,
-        "path_score": found.path_score,
-        "path_rewards": list(found.path_rewards),
-        "nodes": found.nodes,
-        "levels": found.levels,
-        "ended": found.ended,
-        "calls": found.calls,
-        "shots": alignment.shots,
-        "examples": len(alignment.examples),
-        "prompt_form": alignment.prompt_form,
-        "embedder": alignment.embedder,
-        "models": alignment.models,
-        "simulated": alignment.simulated,
-        "settings": found.settings["settings"],
-    }
-
-
-def explain_end(ended: str) -> str:
-    """Why the search ended, in words."""
-    return {
-        "depth": "the limit of levels was reached",
-        "queries": "there was no further seed query",
-        "stalled": "on three levels in a row no proposal could be evaluated; this is the best so far",
-        "patience": "no gain for as many levels as --patience allows",
-        "perfect": "every score was the highest",
-    }.get(ended, ended)
+    if aspects:
+        show_aspects.print_aspects(view, example, as_json)
+    elif node is not None:
+        show_node.print_node(view, example, node, as_json)
+    elif winning_path:
+        show_node.print_path(view, example, as_json)
+    elif example is not None:
+        show_node.print_example(view, example, as_json)
+    else:
+        show_run.print_run(view, as_json)

@@ -27,8 +27,10 @@ class Request:
     None for a sampling field means: not sent, the endpoint's own default. `n` choices are wanted. `sample` is
     never sent: it tells samples of one question apart at a model that takes no `seed`. `reply_schema` is the
     JSON schema of the reply as text, in one spelling; None: free text.
-    `role` and `priority` (lower goes first when slots are short) steer drpo only and are not part of the
-    request's identity; `tests/test_request_key.py` holds every field to one of the two sides.
+    `max_completion_tokens` is what reasoning models take instead of `max_tokens`; it counts their thinking.
+    `role`, `priority` (lower goes first when slots are short) and `again` (it was sent before, and failed)
+    steer drpo only and are not part of the request's identity; `tests/test_request_key.py` holds every field
+    to one of the two sides.
     """
 
     model: str
@@ -37,6 +39,7 @@ class Request:
     temperature: float | None = None
     top_p: float | None = None
     max_tokens: int | None = None
+    max_completion_tokens: int | None = None
     stop: tuple[str, ...] = ()
     seed: int | None = None
     sample: int | None = None
@@ -44,6 +47,7 @@ class Request:
     reply_schema: str | None = None
     role: Role = "base"
     priority: int = 0
+    again: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,17 +60,21 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens of one call; `cached` of the prompt's came from the server's prefix cache."""
+    """Tokens of one call; `cached` of the prompt's came from the server's prefix cache (None: not told).
+
+    A sum counts what was told: some servers are silent about a call that found nothing in their cache.
+    """
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
-    cached_tokens: int = 0
+    cached_tokens: int | None = None
 
     def __add__(self, other: Usage) -> Usage:
+        told = [usage.cached_tokens for usage in (self, other) if usage.cached_tokens is not None]
         return Usage(
             self.prompt_tokens + other.prompt_tokens,
             self.completion_tokens + other.completion_tokens,
-            self.cached_tokens + other.cached_tokens,
+            sum(told) if told else None,
         )
 
 
@@ -97,6 +105,7 @@ def identity(request: Request) -> dict[str, Any]:
         "temperature": request.temperature,
         "top_p": request.top_p,
         "max_tokens": request.max_tokens,
+        "max_completion_tokens": request.max_completion_tokens,
         "seed": request.seed,
         "sample": request.sample,
     }

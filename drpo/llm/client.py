@@ -14,19 +14,16 @@ from base64 import b64encode
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from drpo.errors import DrpoError, ParameterRefused, ProviderRefused
 from drpo.llm.base import Choice, Completion, Request, Usage
-from drpo.llm.faults import Fault, one_line, read_fault
+from drpo.llm.faults import GATEWAY, Fault, one_line, read_fault
 from drpo.llm.retry import Transient, Unconnected, retry_after_s
 
 if TYPE_CHECKING:
     import openai
-
-MaxTokensField = Literal["max_tokens", "max_completion_tokens"]
-
 
 _REMEDIES = {
     401: "Check the API key: the variable that holds it, and that it belongs to this endpoint",
@@ -140,13 +137,11 @@ class OpenAIClient:
         model_name: str,
         *,
         timeout_s: float,
-        max_tokens_field: MaxTokensField = "max_tokens",
     ) -> None:
         self._connections = connections
         self._endpoint = endpoint
         self._model_name = model_name
         self._timeout_s = timeout_s
-        self._max_tokens_field = max_tokens_field
         # Whole URLs: joining a path to a base takes the SDK a twentieth of a call.
         self._chat_url = f"{endpoint.shown.rstrip('/')}/chat/completions"
         self._text_url = f"{endpoint.shown.rstrip('/')}/completions"
@@ -199,7 +194,9 @@ class OpenAIClient:
         if request.top_p is not None:
             body["top_p"] = request.top_p
         if request.max_tokens is not None:
-            body[self._max_tokens_field if request.prompt is None else "max_tokens"] = request.max_tokens
+            body["max_tokens"] = request.max_tokens
+        if request.max_completion_tokens is not None:
+            body["max_completion_tokens"] = request.max_completion_tokens
         if request.seed is not None:
             body["seed"] = request.seed
         if request.stop:
@@ -249,7 +246,9 @@ class OpenAIClient:
             return ProviderRefused(
                 f"{self._who(request)}: not a usable URL: {said}. Expected http(s)://HOST/v1."
             )
-        return Unconnected(f"{self._who(request)}: no connection, or it broke: {said}")
+        never = any(isinstance(c, (httpx2.ConnectError, httpx2.ConnectTimeout)) for c in causes)
+        message = f"{self._who(request)}: no connection, or it broke: {said}"
+        return Unconnected(message, charge="unsent" if never else "perhaps")
 
     def _fault(
         self, request: Request, body: Collection[str], fault: Fault, headers: Mapping[str, str]
@@ -269,7 +268,9 @@ class OpenAIClient:
         if (name := fault.parameter_not_taken(body)) is not None:
             return ParameterRefused(name, f"{message}. The model does not take {name!r}: leave it out.")
         if meaning == "passing":
-            return Transient(message, retry_after_s(headers, time.time()))
+            lost = fault.status in GATEWAY
+            waits_s = retry_after_s(headers, time.time())
+            return Transient(message, waits_s, charge="perhaps" if lost else "none")
         return ProviderRefused(f"{message}. {self._remedy(fault.status)}.")
 
     def _remedy(self, status: int) -> str:
@@ -319,10 +320,10 @@ def _valid_unicode(text: str) -> str:
 
 
 def _usage(value: object) -> Usage:
-    def count(facts: object, name: str) -> int:
+    def count(facts: object, name: str) -> int | None:
         number = facts.get(name) if isinstance(facts, dict) else None
-        return number if isinstance(number, int) and number > 0 else 0
+        return number if isinstance(number, int) and number >= 0 else None
 
     details = value.get("prompt_tokens_details") if isinstance(value, dict) else None
     cached = count(details, "cached_tokens")
-    return Usage(count(value, "prompt_tokens"), count(value, "completion_tokens"), cached)
+    return Usage(count(value, "prompt_tokens") or 0, count(value, "completion_tokens") or 0, cached)

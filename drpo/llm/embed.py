@@ -17,8 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drpo.errors import DrpoError, InputError, ProviderDown, ProviderRefused
-from drpo.llm.faults import one_line
-from drpo.llm.retry import Patience, Transient, retry_after_s
+from drpo.llm.base import Usage
+from drpo.llm.faults import GATEWAY, one_line
+from drpo.llm.ledger import Ledger
+from drpo.llm.metered import booked
+from drpo.llm.retry import Charge, Patience, Transient, retry_after_s
 
 if TYPE_CHECKING:
     from openai import APIStatusError, AsyncOpenAI
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
 Vectors = NDArray[np.float32]
 
 TEXTS_A_REQUEST = 256  # endpoints take 2,048 at most, some small servers a few hundred
+TOKENS_A_TEXT = 8  # what a tokenizer puts around a text: two marks in those known to us
 PROBE_S = 10.0
 
 _NAMESPACE = "sentence-transformers"
@@ -158,7 +162,9 @@ class OpenAIEmbedder(Generic[EndpointT]):
         patience: Patience,
         timeout_s: float,
         concurrency: int,
+        ledger: Ledger | None = None,
     ) -> None:
+        self._ledger = ledger
         self._connections, self._endpoint, self._model_name = connections, endpoint, model_name
         self._patience, self._timeout_s, self._concurrency = patience, timeout_s, concurrency
         self.identity = f"openai/{model_name}@{endpoint.shown.rstrip('/')}"
@@ -185,19 +191,26 @@ class OpenAIEmbedder(Generic[EndpointT]):
         raise first
 
     async def _patiently(self, texts: list[str]) -> Vectors:
-        async def once() -> Vectors:
+        try:
+            return await self._once(texts, again=False)
+        except Transient as failure:
+            first = failure
+        return await self._patience.insist(first, lambda: self._once(texts, again=True))
+
+    async def _once(self, texts: list[str], *, again: bool) -> Vectors:
+        async def ask() -> tuple[Vectors, Usage]:
             result = await self._request(texts)
             if isinstance(result, DrpoError):
                 raise result  # outside of any except block: an SDK exception, chained, would carry the key
             return result
 
-        try:
-            return await once()
-        except Transient as failure:
-            first = failure
-        return await self._patience.insist(first, once)
+        if self._ledger is None:
+            return (await ask())[0]
+        most = Usage(sum(len(text.encode("utf-8", "replace")) + TOKENS_A_TEXT for text in texts))
+        ticket = await self._ledger.open("embedder", self.identity, most, again=again)
+        return await booked(self._ledger, ticket, ask)
 
-    async def _request(self, texts: list[str]) -> Vectors | DrpoError:
+    async def _request(self, texts: list[str]) -> tuple[Vectors, Usage] | DrpoError:
         import openai
 
         body = {"model": self._model_name, "input": texts, "encoding_format": "float"}
@@ -206,7 +219,7 @@ class OpenAIEmbedder(Generic[EndpointT]):
                 reply: object = await self._connections.client(self._endpoint).post(
                     "/embeddings", body=body, cast_to=object, options={"headers": self._headers()}
                 )
-            return _read_vectors(reply, len(texts))
+            return _read_vectors(reply, len(texts)), _read_usage(reply)
         except TimeoutError:
             return Transient(f"{self.identity}: no reply within {self._timeout_s:g} s. Try again later")
         except openai.APIStatusError as error:
@@ -230,7 +243,9 @@ class OpenAIEmbedder(Generic[EndpointT]):
         spent = error.code == "insufficient_quota"
         if (status in (408, 409, 425, 429) or status >= 500) and not spent:
             wait_s = retry_after_s(error.response.headers, time.time())
-            return Transient(f"{self.identity}: status {status}: {came}. Try again later", wait_s)
+            charge: Charge = "perhaps" if status in GATEWAY else "none"
+            said = f"{self.identity}: status {status}: {came}. Try again later"
+            return Transient(said, wait_s, charge=charge)
         remedies = {
             401: "Check the key",
             403: "Check what the key may do",
@@ -238,6 +253,12 @@ class OpenAIEmbedder(Generic[EndpointT]):
         }
         remedy = "Raise the quota" if spent else remedies.get(status, "Check the model and the texts")
         return ProviderRefused(f"{self.identity}: status {status}: {came}. {remedy}")
+
+
+def _read_usage(reply: object) -> Usage:
+    usage = reply.get("usage") if isinstance(reply, dict) else None
+    count = usage.get("prompt_tokens") if isinstance(usage, dict) else None
+    return Usage(count if isinstance(count, int) and count > 0 else 0)
 
 
 def _read_vectors(reply: object, wanted: int) -> Vectors:

@@ -11,6 +11,8 @@ from typing import Literal
 _SHOWN = 300
 _SECRETS = re.compile(r"(?i)(bearer\s+)[^\s\"',;]+|\b(sk-|gsk_|hf_|xai-|AIza)[\w*.\-]{3,}")
 
+GATEWAY = frozenset({408, 502, 504, *range(520, 528)})
+"""Said by a gateway that lost the model's server, or its patience with it: who knows how far that came."""
 Meaning = Literal["filtered", "too_long", "no_credit", "passing", "final"]
 
 _QUOTA = {"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"}
@@ -77,7 +79,7 @@ class Fault:
             return None
         # "temperature and top_p cannot both be given": greedy needs its temperature
         name = "top_p" if "cannot both" in text and "top_p" in places else min(places, key=places.__getitem__)
-        return "max_tokens" if name == "max_completion_tokens" else name
+        return name
 
     def _is_about_schema(self, text: str) -> bool:
         """Unknown, unwelcome or beyond what the server can compile: whatever it is, leaving it out helps."""

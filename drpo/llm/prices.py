@@ -69,7 +69,7 @@ def _calculated(model_name: str, provider: str, usage: Usage) -> PriceCalculatio
         input_tokens=usage.prompt_tokens,
         output_tokens=usage.completion_tokens,
         # Some servers count cached tokens that they do not count as the prompt's; the library refuses that.
-        cache_read_tokens=min(usage.cached_tokens, usage.prompt_tokens),
+        cache_read_tokens=min(usage.cached_tokens or 0, usage.prompt_tokens),
     )
     try:
         return genai_prices.calc_price(tokens, model_name, provider_id=provider)

@@ -41,6 +41,7 @@ class Record:
         self.missed: dict[str, Request] = {}
         self.asked: dict[str, str] = {}
         self.sent: Counter[str] = Counter()
+        self.replayed = 0  # distinct requests that the record answered without one being sent
         self.usage: dict[str, Usage] = {}  # of the calls that this process sent, by model
         for entry in lines.records:
             self._take_in(entry)
@@ -63,6 +64,7 @@ class Record:
         key = request_key(request)
         if key in self._calls:
             completion = self._calls[key]
+            self.replayed += key not in self.asked
         elif key in self._refusals:
             raise self._refusals[key]
         elif inner is None or self._journal is None:

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from email.utils import parsedate_to_datetime
 from random import Random
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from drpo.errors import ProviderDown, Stopped
 from drpo.llm.base import LLM, Completion, Request
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from tenacity import AsyncRetrying, RetryCallState
 
 T = TypeVar("T")
+Charge = Literal["none", "perhaps", "unsent"]
 
 FIRST_BACKOFF_S = 0.5
 """Upper end of the first wait; the openai SDK's own value."""
@@ -31,13 +32,22 @@ LONGEST_BACKOFF_S = 30.0
 class Transient(ProviderDown):
     """No usable answer this time, but perhaps the next: overload, a broken connection, a broken body.
 
-    `retry_after_s` is what the server asked for. `took_s` is how long the failed try lasted.
+    `retry_after_s` is what the server asked for. `took_s` is how long the failed try lasted. `charge`:
+    whether it may have to be paid for all the same ("perhaps": no answer came, or none that can be read), or
+    was turned away ("none"), or never left this machine ("unsent").
     """
 
-    def __init__(self, message: str, retry_after_s: float | None = None, took_s: float = 0.0) -> None:
+    def __init__(
+        self,
+        message: str,
+        retry_after_s: float | None = None,
+        took_s: float = 0.0,
+        charge: Charge = "perhaps",
+    ) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
         self.took_s = took_s
+        self.charge = charge
 
 
 class Unconnected(Transient):
@@ -168,7 +178,7 @@ class Retry:
             return await self._inner.complete(request)
         except Transient as failure:
             first = failure
-        again = replace(request, priority=request.priority - 1)
+        again = replace(request, priority=request.priority - 1, again=True)
         return await self._patience.insist(first, lambda: self._inner.complete(again))
 
 

@@ -6,7 +6,9 @@ import hashlib
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
+from drpo.errors import ProviderRefused
 from drpo.llm.base import LLM, Completion, Request
 from drpo.llm.prefix import marks, prefix_text
 from drpo.llm.retry import Transient, Unconnected
@@ -56,12 +58,13 @@ class Spread:
         path = marks(prefix_text(request)) or (b"",)
         began_s = self._clock()
         tried: list[_Server] = []
+        again = replace(request, again=True)
         failure: Transient | None = None
         while (server := self._chosen(path, tried)) is not None:
             tried.append(server)
             outages = server.outages
             try:
-                completion = await server.ask(request, path)
+                completion = await server.ask(again if len(tried) > 1 else request, path)
             except Unconnected as unconnected:
                 failure = unconnected
                 if server.outages == outages:  # else it was left out meanwhile, for the same reason
@@ -71,8 +74,8 @@ class Spread:
                 failure = overloaded
                 server.forget(path)
                 continue
-            except Exception:
-                self._answered(server, outages)  # a refusal: there it is
+            except ProviderRefused:
+                self._answered(server, outages)  # there it is
                 raise
             self._answered(server, outages)
             return completion

@@ -79,6 +79,8 @@ class LeanClient(httpx2.AsyncClient):
             raise httpx2.UnsupportedProtocol(str(error)) from error
         except TimeoutError as error:
             raise httpx2.ConnectTimeout(f"no connection within {_CONNECT_S:g} s") from error
+        except aiohttp.ClientConnectorError as error:
+            raise httpx2.ConnectError(str(error)) from error
         except (aiohttp.ClientError, OSError) as error:
             raise httpx2.NetworkError(str(error)) from error
         headers = [pair for pair in reply.raw_headers if pair[0].lower() not in _UNDONE]

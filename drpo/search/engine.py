@@ -14,7 +14,7 @@ from drpo.search.tree import Dropped, Node
 from drpo.types import Failed, Scored, State, State_co, Unscored
 
 Unreadable = Literal["drop", "zero"]
-Ended = Literal["depth", "queries", "stalled", "patience", "perfect"]
+Ended = Literal["depth", "queries", "stalled", "patience", "perfect", "budget"]
 STALLED_LEVELS = 3
 T = TypeVar("T")
 
@@ -34,7 +34,7 @@ class Level(Generic[State_co]):
 @dataclass(frozen=True, slots=True)
 class Outcome(Generic[State_co]):
     """The end of a search. `nodes` in order of creation; `score` is the strategy's for `best`; `levels`
-    counts the root's too."""
+    counts the root's too. ended: "budget" is what a caller says who could not pay for the next level."""
 
     best: Node[State_co]
     score: float | None

@@ -60,14 +60,12 @@ class OutOfMemory(ProviderDown):
 class ServerLog:
     """The part of a log file that one start of a server has written."""
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Path) -> None:
         self.path = path
-        self._from = path.stat().st_size if path is not None and path.exists() else 0
+        self._from = path.stat().st_size if path.exists() else 0
 
     def text(self) -> str:
         """Its last 256 KB as text, without colours and the names of processes."""
-        if self.path is None:
-            return ""
         try:
             with self.path.open("rb") as stream:
                 end = stream.seek(0, 2)
@@ -81,7 +79,7 @@ class ServerLog:
     @property
     def shown(self) -> str:
         """Where to read more."""
-        return "its log stands above" if self.path is None else f"its log: {self.path}"
+        return f"its log: {self.path}"
 
 
 def stage(log: str) -> str:

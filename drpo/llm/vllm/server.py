@@ -33,19 +33,18 @@ _PORTS = 3  # ports tried when others are quicker
 class Bounds:
     """How long a server may take to be ready, and how often one that died is started again."""
 
-    ready_s: float = 1800.0
-    restarts: int = 3
+    ready_s: float
+    restarts: int
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a server listens and writes. Port None: any free one, anew at each start; key None: none is asked
-    for; log None: our own standard error."""
+    """Where a server writes and listens. Port None: any free one, anew at each start; key None: no key."""
 
+    log: Path
     host: str = LOOPBACK
     port: int | None = None
     api_key: str | None = None
-    log: Path | None = None
 
 
 class ManagedServer:
@@ -73,7 +72,7 @@ class ManagedServer:
         self._process: ServerProcess | None = None
         self._dying: ServerProcess | None = None  # what is left of a start that no longer answers
         self._suspected = asyncio.Event()
-        self._log = ServerLog(None)
+        self._log = ServerLog(place.log)
         self._probe = Probe()
         self._closed = False
 
@@ -150,8 +149,7 @@ class ManagedServer:
             )
         command = await self._command(address)
         self._log = ServerLog(place.log)
-        where = "" if place.log is None else f" (log: {place.log})"
-        self._notice(f"starting vLLM for {self.spec.label} on {place.host}:{port}{where}")
+        self._notice(f"starting vLLM for {self.spec.label} on {place.host}:{port} (log: {place.log})")
         log.info("starting %s", shown_command(command))
         process = ServerProcess.start(command, address, place.log, self._environment)
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -78,7 +79,10 @@ class ServerFacts:
 
     async def _once(self, method: str, path: str, body: dict[str, Any] | None) -> Any:
         endpoint = await self._endpoint()
+        began_s = time.monotonic()  # not before: a server that is started may take longer than patience
         result = await self._send(endpoint, method, path, body)
+        if isinstance(result, Transient):
+            result.took_s = time.monotonic() - began_s
         if isinstance(result, DrpoError):
             raise result  # outside of any except block: nothing that holds the key is chained
         return result
@@ -90,9 +94,9 @@ class ServerFacts:
 
         url = endpoint.shown.rstrip("/").removesuffix("/v1") + path
         client = self._connections.client(endpoint)
-        who = f"{self._model_name} at {endpoint.shown}{path.removeprefix('/v1')}"
+        who = f"{self._model_name} at {url}"
         if endpoint not in self._options:
-            self._options = {endpoint: sdk_options(endpoint)}
+            self._options[endpoint] = sdk_options(endpoint)
         options = self._options[endpoint]
         try:
             async with asyncio.timeout(self._timeout_s):
