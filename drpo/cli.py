@@ -30,7 +30,7 @@ EXIT_CODES = """\b
 Exit codes: 0 done; 1 a bug of drpo; 2 bad input or usage; 3 a provider refused
 (key, model, quota); 4 a check said no (a replay misses calls or differs);
 5 a provider or server is down; 6 the run directory is in use or belongs to other settings;
-7 the record is damaged; 8 the disk refused; 9 the budget is spent (none yet);
+7 the record is damaged; 8 the disk refused; 9 the budget is spent;
 130 interrupted. After 1, 3, 5, 8, 9 and 130 the same command resumes.
 """
 

@@ -37,6 +37,7 @@ from drpo.results import (
 from drpo.run_dir import RunDirectory
 from drpo.searches import BestSoFar, ImprovedExample, search_examples, search_prompt
 from drpo.tariffs import refuse_unpriced, tariffs_of
+from drpo.tracking import open_trackers
 from drpo.wiring import OwnCall
 
 T = TypeVar("T")
@@ -84,9 +85,11 @@ async def run_optimize(plan: Plan, environment: Mapping[str, str], hooks: Hooks)
             except BudgetSpent:
                 if (best := best_so_far.get()) is not None:
                     best.save(path / FILE_NAME)
+                    following.result = best
                 raise
             events.finish()
             alignment.save(path / FILE_NAME)
+            following.result = alignment
             _tell_servers(plan, resources)
             return OptimizeResult(path, alignment, dict(resources.record.sent))
 
@@ -124,13 +127,15 @@ async def run_examples(plan: Plan, environment: Mapping[str, str], hooks: Hooks)
                 improved = await supervise(search, resources, hooks)
             except BudgetSpent:
                 if (best := best_so_far.get()) is not None:
-                    save(best)
+                    calls = save(best)
+                    following.result = ExamplesResult(path, best, path / EXAMPLES_NAME, calls, plan.simulated)
                 raise
             events.finish()
             _tell_servers(plan, resources)
             calls = save(improved)
             out = _write_out(config.out, path, improved)
-            return ExamplesResult(path, improved, out, calls, plan.simulated)
+            following.result = ExamplesResult(path, improved, out, calls, plan.simulated)
+            return following.result
 
 
 @contextlib.contextmanager
@@ -160,11 +165,13 @@ async def _opened(
 
     record = Record(directory.calls)
     limits = Limits(plan.config.max_calls, plan.config.max_usd)
-    ledger = Ledger(directory.ledger, tariffs_of(plan), limits, hooks.stop)
+    trackers = open_trackers(plan.config.track, environment, notice)
+    ledger = Ledger(directory.ledger, tariffs_of(plan), limits, hooks.stop, trackers.call)
     resources = Resources(
         record, hooks.stop, environment, plan.config, folder=directory.path, notice=notice, ledger=ledger
     )
-    async with Following(directory, monitor, ledger, record, hooks.observers) as following:
+    following = Following(directory, plan, monitor, ledger, record, trackers, hooks.observers)
+    async with following:
         try:
             yield resources, following
         finally:

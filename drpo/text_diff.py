@@ -20,7 +20,7 @@ _MOST_WORDS = 20_000
 """Words of both texts together up to which they are compared word by word, above it line by line."""
 _DEEPEST, _MOST_CELLS = 40, 40_000
 """Bounds on the work: how often stretches are parted again, and how large a table of two stretches may be."""
-_LONGEST_FOLDED = 4
+_LONGEST_FOLDED, _FARTHEST = 4, 100
 
 Token = tuple[str, str]
 """A word or a sign, and the blanks behind it."""
@@ -49,7 +49,7 @@ def word_diff(before: str, after: str) -> tuple[Part, ...]:
         old = [(line, "") for line in before.splitlines(keepends=True)]
         new = [(line, "") for line in after.splitlines(keepends=True)]
     parts: list[Part] = []
-    for earlier, later in _folded(_hunks(old, new)):
+    for earlier, later in _slid(_folded(_hunks(old, new))):
         if earlier == later:
             parts.append(Part("same", earlier))
         else:
@@ -109,6 +109,48 @@ def _folded(hunks: Sequence[Hunk]) -> list[Hunk]:
         for earlier, later in folded
         for part in (_without_common_blanks(earlier, later) if earlier != later else [(earlier, later)])
     )
+
+
+def _slid(hunks: Sequence[Hunk]) -> list[Hunk]:
+    """The same, where what was only added (or only removed) could as well stand a little before or behind:
+    it then begins with a line, else with a word. So a new sentence has its own full stop."""
+    slid = list(hunks)
+    for at in range(1, len(slid) - 1):
+        text = "".join(slid[at])
+        if all(slid[at]) or slid[at - 1][0] != slid[at - 1][1] or slid[at + 1][0] != slid[at + 1][1]:
+            continue
+        head, tail = slid[at - 1][0], slid[at + 1][0]
+        # What stays may be used up at the ends of the texts only: elsewhere two changes would meet.
+        shift = _best_shift(head[at != 1 :], text, tail if at == len(slid) - 2 else tail[:-1])
+        whole = head[len(head) + min(shift, 0) :] + text + tail[: max(shift, 0)]
+        if shift > 0:
+            head, text, tail = head + whole[:shift], whole[shift:], tail[shift:]
+        elif shift < 0:
+            head, text, tail = head[:shift], whole[:shift], whole[shift:] + tail
+        slid[at - 1], slid[at + 1] = (head, head), (tail, tail)
+        slid[at] = (text, "") if slid[at][0] else ("", text)
+    return [hunk for hunk in slid if any(hunk)]
+
+
+def _best_shift(head: str, text: str, tail: str) -> int:
+    """By how many characters `text`, which stands between the others, can begin later (below 0: earlier)
+    without changing the whole, where it begins best; the nearest of several places."""
+    head, tail = head[-_FARTHEST:], tail[:_FARTHEST]
+    whole, begun = head + text + tail, len(head)
+    least = most = begun
+    while least > 0 and whole[least - 1] == whole[least - 1 + len(text)]:
+        least -= 1
+    while most < begun + len(tail) and whole[most] == whole[most + len(text)]:
+        most += 1
+    places = [(_good_break(whole, at), -abs(at - begun), at - begun) for at in range(least, most + 1)]
+    return max(places)[2]
+
+
+def _good_break(text: str, at: int) -> int:
+    before, behind = text[at - 1 : at], text[at]
+    if not before or "\n" in (before, behind):
+        return 2
+    return 0 if before.isalnum() and behind.isalnum() else 1
 
 
 def _is_little(same: str, before: Hunk, after: Hunk) -> bool:

@@ -1,4 +1,4 @@
-"""How a server that drpo runs is watched: what ends it, what does not, and that nothing outlives its end."""
+"""How a server that drpo runs is watched: what ends it, what does not, and that nothing is left of it."""
 
 from __future__ import annotations
 
@@ -163,7 +163,7 @@ async def test_a_log_that_cannot_be_read_does_not_keep_a_server_from_being_repla
 
 
 class Client:
-    """A client of one start; its requests fail until nothing is left of `failures`, and then are answered."""
+    """A client of one start; its requests fail while anything is left of `failures`."""
 
     def __init__(self, process: ServerProcess, failures: list[Callable[[], None]]) -> None:
         self.process, self._failures = process, failures

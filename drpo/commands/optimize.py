@@ -7,12 +7,14 @@ from typing import Any
 
 import click
 
+from drpo.alignment import FILE_NAME, read_alignment
 from drpo.api import environment
 from drpo.commands.running import introduce, run_with_signals
 from drpo.commands.show import print_alignment
 from drpo.config import OptimizeConfig
+from drpo.errors import BudgetSpent
 from drpo.options import settings_flags
-from drpo.plan import optimize_plan
+from drpo.plan import optimize_plan, run_path
 from drpo.run import run_optimize
 from drpo.settings import resolve
 
@@ -38,7 +40,12 @@ def command(config: Path | None, as_json: bool, quiet: bool, **flags: Any) -> No
     plan = optimize_plan(settings, env)
     if not quiet:
         introduce(plan)
-    result = run_with_signals(plan, lambda hooks: run_optimize(plan, env, hooks), quiet=quiet)
+    try:
+        result = run_with_signals(plan, lambda hooks: run_optimize(plan, env, hooks), quiet=quiet)
+    except BudgetSpent:
+        if (run_path(plan) / FILE_NAME).exists():
+            print_alignment(read_alignment(run_path(plan)), as_json=as_json)
+        raise
     if result.finished_before and not quiet:
         click.echo("This run has finished before; nothing was sent. Another --run-dir starts anew.", err=True)
     print_alignment(result.alignment, as_json=as_json)

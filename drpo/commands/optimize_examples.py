@@ -11,8 +11,10 @@ from drpo.api import environment
 from drpo.commands.examples_table import print_examples
 from drpo.commands.running import introduce, run_with_signals
 from drpo.config import ExamplesConfig
+from drpo.errors import BudgetSpent
 from drpo.options import settings_flags
-from drpo.plan import examples_plan
+from drpo.plan import examples_plan, run_path
+from drpo.results import RESULT_NAME, read_examples_result
 from drpo.run import run_examples
 from drpo.settings import resolve
 
@@ -37,7 +39,12 @@ def command(config: Path | None, as_json: bool, quiet: bool, **flags: Any) -> No
     plan = examples_plan(settings, env)
     if not quiet:
         introduce(plan)
-    result = run_with_signals(plan, lambda hooks: run_examples(plan, env, hooks), quiet=quiet)
+    try:
+        result = run_with_signals(plan, lambda hooks: run_examples(plan, env, hooks), quiet=quiet)
+    except BudgetSpent:
+        if (run_path(plan) / RESULT_NAME).exists():
+            print_examples(read_examples_result(run_path(plan)), as_json)
+        raise
     if result.finished_before and not quiet:
         click.echo("This run has finished before; nothing was sent.", err=True)
     print_examples(result, as_json)

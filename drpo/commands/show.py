@@ -47,15 +47,18 @@ def command(
         print_alignment(read_alignment(found), as_json=as_json)
         return
     view = open_run(found)
-    from drpo.commands import show_aspects, show_node, show_run  # here: others import this module's names
+    # Here, since commands that only print a result import this module too.
+    from drpo.commands.show_aspects import print_aspects
+    from drpo.commands.show_node import print_example, print_node, print_path
+    from drpo.commands.show_run import print_run
 
     if aspects:
-        show_aspects.print_aspects(view, example, as_json)
+        print_aspects(view, example, as_json)
     elif node is not None:
-        show_node.print_node(view, example, node, as_json)
+        print_node(view, example, node, as_json)
     elif winning_path:
-        show_node.print_path(view, example, as_json)
+        print_path(view, example, as_json)
     elif example is not None:
-        show_node.print_example(view, example, as_json)
+        print_example(view, example, as_json)
     else:
-        show_run.print_run(view, as_json)
+        print_run(view, as_json)

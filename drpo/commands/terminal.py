@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from drpo.text_diff import Part
-
 if TYPE_CHECKING:
     from rich.table import Table
+
+    from drpo.text_diff import Part
 
 _OF_CONTROL = ("Cc", "Cf", "Cs")
 _MARKS = {"same": ("", ""), "removed": ("[-", "-]"), "added": ("{+", "+}")}
@@ -88,6 +88,11 @@ def _columns_of(c: str) -> int:
     if unicodedata.combining(c) or unicodedata.category(c) in ("Mn", "Me"):
         return 0
     return 2 if unicodedata.east_asian_width(c) in "WF" else 1
+
+
+def dollars(usd: float) -> str:
+    """US dollars, small sums to a hundredth of a cent."""
+    return f"${usd:.4f}" if 0 < usd < 1 else f"${usd:,.2f}"
 
 
 def print_json(value: object) -> None:

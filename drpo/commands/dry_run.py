@@ -1,0 +1,275 @@
+"""`--dry-run` of the commands that begin a run: what they would do and take, without doing any of it."""
+
+from __future__ import annotations
+
+import asyncio
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from drpo.config import PUBLISHED, PUBLISHED_EXAMPLES, CommonConfig, ExamplesConfig, OptimizeConfig, flag
+from drpo.errors import InputError, ReplayMissed
+from drpo.estimate.counts import replies_may_be_cut
+from drpo.estimate.forecast import Forecast, Recorded, forecast, read_recorded
+from drpo.live import cache_folder, endpoints_of, is_lasting, without_keys
+from drpo.llm.adapt import Adapt
+from drpo.llm.base import Completion, Request, request_key
+from drpo.llm.catalog import GPU_MEMORY_GB
+from drpo.llm.client import Connections
+from drpo.llm.ledger import LEDGER_NAME, Spent, read_ledger
+from drpo.llm.limits import Stop
+from drpo.llm.recorder import Record
+from drpo.llm.reuse import Store
+from drpo.llm.vllm.gpus import gpus_needed, visible_gpus_gb
+from drpo.llm.vllm.launch import Installation, find_vllm, server_command, shown_command
+from drpo.plan import ModelChoice, Plan, run_path
+from drpo.progress import PROGRESS_NAME, read_progress
+from drpo.results import is_finished
+from drpo.reward import EvaluatorReward
+from drpo.run import _refuse_to_overwrite
+from drpo.run_dir import _refuse_foreign, _refuse_others
+from drpo.tariffs import refuse_unpriced
+from drpo.types import Query
+from drpo.wiring import EmbeddingLimits, build_retriever, build_reward
+
+State = Literal["begin", "resume", "finished", "running"]
+_SHOWN_PORT = 8000
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One setting as it was resolved. source: the flag, variable or file it comes from, "preset" or
+    "default"."""
+
+    name: str
+    value: Any
+    source: str
+    is_default: bool
+
+
+@dataclass(frozen=True, slots=True)
+class DryRun:
+    """All that is told of a run beforehand. refusals: why it would end before its first request; servers:
+    lines for a shell that start what drpo would start; notes: what else is to be known."""
+
+    plan: Plan
+    path: Path
+    state: State
+    process: int | None
+    settings: tuple[Setting, ...]
+    forecast: Forecast
+    refusals: tuple[str, ...]
+    servers: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def look_ahead(
+    plan: Plan, environment: Mapping[str, str], flags: Mapping[str, Any], file: Path | None
+) -> DryRun:
+    """What the command would do with this plan. Nothing is sent, started or written.
+
+    Raises what the command itself would raise before its first request: for a folder that is none of its
+    runs or belongs to other settings (RunConflict), for settings that cannot be used (InputError). A missing
+    key or price is told, and no error: the figures are of use without.
+    """
+    path = run_path(plan)
+    state, process = _state_of(path, plan)
+    _check_embedder(plan, environment)
+    said = forecast(plan, _recorded(path, plan, environment) if state != "begin" else _fresh(plan, environment))
+    return DryRun(
+        plan=plan,
+        path=path,
+        state=state,
+        process=process,
+        settings=settings_of(plan.config, environment, flags, file),
+        forecast=said,
+        refusals=() if state == "finished" else tuple(_refusals(plan, environment)),
+        servers=() if state == "finished" else tuple(_servers(plan, environment)),
+        notes=tuple(_notes(plan, said)),
+    )
+
+
+def settings_of(
+    config: CommonConfig, environment: Mapping[str, str], flags: Mapping[str, Any], file: Path | None
+) -> tuple[Setting, ...]:
+    """Every setting with its value and where that comes from, in the order of `drpo.settings.resolve`."""
+    in_file = _names_in(file)
+    preset = PUBLISHED if isinstance(config, OptimizeConfig) else PUBLISHED_EXAMPLES
+    preset_given = flags.get("preset") is not None
+    found = []
+    for name, value in config.model_dump(mode="json").items():
+        field = type(config).model_fields[name]
+        by_preset = config.preset is not None and name in preset
+        if flags.get(name) is not None:
+            source = flag(name)
+        elif by_preset and preset_given:
+            source = f"--preset {config.preset}"
+        elif f"DRPO_{name.upper()}" in environment and name != "roles":
+            source = f"DRPO_{name.upper()}"
+        elif name in in_file:
+            source = str(file)
+        else:
+            source = f"preset {config.preset}" if by_preset else "default"
+        # As it is dumped: a tuple is a list there, a path a text.
+        default = type(config).model_construct(**{name: field.default}).model_dump(mode="json")[name]
+        found.append(Setting(name, value, source, value == default and not field.is_required()))
+    return tuple(found)
+
+
+def _names_in(file: Path | None) -> set[str]:
+    """The settings that the file gives; it was read before, so it can be read."""
+    if file is None:
+        return set()
+    data = tomllib.loads(file.read_text(encoding="utf-8-sig"))
+    names = {name.replace("-", "_") for name in data}
+    roles = data.get("roles", {})
+    by_role = {"base": "model"}
+    return names | {by_role.get(role, role) for role, given in roles.items() if "model" in given}
+
+
+def _state_of(path: Path, plan: Plan) -> tuple[State, int | None]:
+    """What the command would find, and the process that runs there. Raises as the command would."""
+    there = next((folder for folder in (path, *path.parents) if folder.exists()), None)
+    if there is not None and not there.is_dir():
+        raise InputError(
+            f"{path}: expected a folder for the run, found a file in its place; give another --run-dir"
+        )
+    finished = path.is_dir() and is_finished(path)
+    if isinstance(plan.config, ExamplesConfig) and not finished:
+        _refuse_to_overwrite(plan.config.out)
+    if not path.is_dir():
+        return "begin", None
+    _refuse_foreign(path)
+    if not (path / "run.json").exists():
+        return "begin", None
+    _refuse_others(path, plan)
+    if finished:
+        return "finished", None
+    shown = read_progress(path / PROGRESS_NAME)
+    if shown is not None and shown.is_alive(_now_s()):
+        return "running", shown.pid
+    return "resume", None
+
+
+def _now_s() -> float:
+    import time
+
+    return time.time()
+
+
+def _check_embedder(plan: Plan, environment: Mapping[str, str]) -> None:
+    """Raises where the embedder is misspelt; no model is loaded and no endpoint asked."""
+    if isinstance(plan.config, OptimizeConfig) and plan.embedder != "lexical":
+        examples = plan.inputs.examples.examples
+        build_retriever(plan.embedder, examples, Connections(), environment, Stop(), EmbeddingLimits())
+
+
+# What is recorded
+
+
+def _fresh(plan: Plan, environment: Mapping[str, str]) -> Recorded:
+    return Recorded(reused=_reusable(plan, environment, Record(Path(), writable=False)))
+
+
+def _recorded(path: Path, plan: Plan, environment: Mapping[str, str]) -> Recorded:
+    """What the run holds, by its record and its books."""
+    file = path / "calls.jsonl"
+    spent = sum(read_ledger(path / LEDGER_NAME).values(), Spent())
+    reused = _reusable(plan, environment, Record(file, writable=False))
+    return read_recorded(file, reused, spent.calls, spent.usd + spent.held_usd)
+
+
+class _Known:
+    """Stands for the selector, whose questions it counts: recorded, or answered in another run."""
+
+    def __init__(self, record: Record, store: Store) -> None:
+        self._record, self._store = record, store
+        self.reusable = 0
+
+    async def complete(self, request: Request) -> Completion:
+        """Never: nothing is sent."""
+        if not self._record.holds(request) and self._store.get(request_key(request)) is not None:
+            self.reusable += 1
+        raise ReplayMissed("a dry run sends nothing")
+
+
+def _reusable(plan: Plan, environment: Mapping[str, str], record: Record) -> int:
+    """For how many of the queries that are surely used another run has chosen the aspects; their questions
+    are made by what makes them in a run."""
+    config, choice = plan.config, plan.models.get("selector")
+    if choice is None or config.reward == "static" or not config.reuse or not is_lasting(choice):
+        return 0
+    if choice.provider == "reward":
+        return 0
+    store = Store(cache_folder(environment) / "selections.jsonl")
+    known = _Known(record, store)
+    queries = [Query(example.query) for example in plan.inputs.examples.examples]
+    if isinstance(config, OptimizeConfig):
+        queries = list(plan.inputs.queries[: config.depth])
+
+    async def ask_all() -> None:
+        model = Adapt(known, record, _refused(choice), config.max_thinking_tokens)
+        reward = build_reward(plan, {"selector": model, "evaluator": model}, record)
+        assert isinstance(reward, EvaluatorReward)
+        await asyncio.gather(*(reward.selector.choose(q) for q in queries), return_exceptions=True)
+
+    asyncio.run(ask_all())
+    return known.reusable
+
+
+def _refused(choice: ModelChoice) -> list[str]:
+    return sorted(choice.entry.refuses) if choice.entry else []
+
+
+# What is told besides
+
+
+def _refusals(plan: Plan, environment: Mapping[str, str]) -> list[str]:
+    """Why the run would end before its first request, though its settings can be read."""
+    found: dict[str, None] = {}
+    for choice in plan.models.values():
+        try:
+            endpoints_of(choice, environment)
+        except InputError as error:
+            found[str(error)] = None
+    try:
+        refuse_unpriced(plan)
+    except InputError as error:
+        found[str(error)] = None
+    return list(found)
+
+
+def _notes(plan: Plan, said: Forecast) -> list[str]:
+    found = [f"seeds: {note}" for note in plan.inputs.notes]
+    if replies_may_be_cut(plan.config, said.habits):
+        found.append(
+            f"--max-tokens {plan.config.max_tokens}: many replies may be cut off and lost. A search whose "
+            "replies cannot be read ends after four levels, so `at least` reckons with that"
+        )
+    return found
+
+
+def _servers(plan: Plan, environment: Mapping[str, str]) -> list[str]:
+    """The vLLM servers that the run would start, as lines for a shell."""
+    lines: list[str] = []
+    started = {choice.server: choice for choice in plan.models.values() if choice.server is not None}
+    for server, choice in started.items():
+        assert server is not None
+        command = plan.config.vllm_command
+        try:
+            installation = find_vllm(command, environment, server.label)
+        except InputError:
+            if command is not None:
+                raise
+            installation = Installation(("vllm", "serve"))
+            lines.append("# vLLM is not installed here, the run would end with that")
+        gpus_gb = visible_gpus_gb(without_keys(environment, plan.config))
+        tensor = server.parallel.tensor or gpus_needed(server.weights_gb, gpus_gb)
+        if server.parallel.tensor is None and not gpus_gb and not installation.cpu and choice.entry:
+            tensor = max(1, choice.entry.gpus)
+            lines.append(f"# no GPU to be seen here: sized for cards of {GPU_MEMORY_GB} GB")
+        words = server_command(server, installation, "127.0.0.1", _SHOWN_PORT, [server.label], tensor)
+        lines.append(shown_command(words))
+    return lines
