@@ -9,8 +9,8 @@ from typing import Literal
 from drpo.errors import InputError
 from drpo.llm.base import ROLES, Usage
 from drpo.llm.catalog import parse_model
-from drpo.llm.prices import cost, price_per_million
-from drpo.plan import OPENAI_URL, ModelChoice, Plan
+from drpo.llm.prices import cost, input_price_per_million, price_per_million
+from drpo.plan import OPENAI_URL, ModelChoice, Plan, openai_base_url
 
 Source = Literal["given", "list", "free", "unknown"]
 EMBEDDER_ROLE = "embedder"
@@ -55,8 +55,11 @@ class RoleTariff:
 UNKNOWN, FREE = RoleTariff("unknown"), RoleTariff("free")
 
 
-def tariffs_of(plan: Plan) -> dict[str, RoleTariff]:
-    """Per role of the plan, and for the embedder where an endpoint has it."""
+def tariffs_of(plan: Plan, environment: Mapping[str, str] | None = None) -> dict[str, RoleTariff]:
+    """Per role of the plan, and for the embedder where an endpoint has it.
+
+    environment: tells an embedder at OpenAI from one at OPENAI_BASE_URL, whose prices nobody knows.
+    """
     given = read_prices(plan.config.price)
     found: dict[str, RoleTariff] = {
         role: given.get(role) or tariff_of(choice)
@@ -64,7 +67,9 @@ def tariffs_of(plan: Plan) -> dict[str, RoleTariff]:
         if choice.provider != "reward"
     }
     if plan.embedder.startswith(("openai/", "vllm/")):
-        found[EMBEDDER_ROLE] = given.get(EMBEDDER_ROLE) or _embedder_tariff(plan.embedder)
+        found[EMBEDDER_ROLE] = given.get(EMBEDDER_ROLE) or _embedder_tariff(
+            plan.embedder, openai_base_url(environment or {})
+        )
     return found
 
 
@@ -75,9 +80,13 @@ def tariff_of(choice: ModelChoice) -> RoleTariff:
     return _listed(choice.name) if choice.urls == (OPENAI_URL,) else UNKNOWN
 
 
-def _embedder_tariff(embedder: str) -> RoleTariff:
+def _embedder_tariff(embedder: str, base_url: str) -> RoleTariff:
+    """By the price list at OpenAI's own address. An embedding model writes nothing that could be charged."""
     spec = parse_model(embedder)
-    return _listed(spec.name) if spec.provider == "openai" and not spec.urls else UNKNOWN
+    if spec.provider != "openai" or (spec.urls or (base_url,)) != (OPENAI_URL,):
+        return UNKNOWN
+    price = input_price_per_million(spec.name)
+    return UNKNOWN if price is None else RoleTariff("list", price)
 
 
 def _listed(name: str) -> RoleTariff:
@@ -101,6 +110,8 @@ def read_prices(given: Sequence[str]) -> dict[str, RoleTariff]:
             raise InputError(
                 f"--price {text}: expected ROLE=IN/OUT, dollars a million tokens, such as {role}=2.5/10"
             )
+        if role in prices:
+            raise InputError(f"--price {text}: expected one price a role, the {role} has another one already")
         prices[role] = RoleTariff("given", _amount(text, read), _amount(text, written))
     return prices
 
@@ -115,13 +126,13 @@ def _amount(text: str, amount: str) -> float:
     return usd
 
 
-def refuse_unpriced(plan: Plan) -> None:
+def refuse_unpriced(plan: Plan, environment: Mapping[str, str] | None = None) -> None:
     """Where there is a limit on money, what each request can cost must be known before the first is sent."""
     config = plan.config
     if config.max_usd is None:
         read_prices(config.price)
         return
-    unknown = unknown_prices(tariffs_of(plan))
+    unknown = unknown_prices(tariffs_of(plan, environment))
     if unknown:
         wanted = " ".join(f"--price {role}=IN/OUT" for role in unknown)
         raise InputError(

@@ -113,15 +113,15 @@ def _folded(hunks: Sequence[Hunk]) -> list[Hunk]:
 
 def _slid(hunks: Sequence[Hunk]) -> list[Hunk]:
     """The same, where what was only added (or only removed) could as well stand a little before or behind:
-    it then begins with a line, else with a word. So a new sentence has its own full stop."""
+    it then begins and ends with a line, else with a word. So a new sentence has its own full stop."""
     slid = list(hunks)
     for at in range(1, len(slid) - 1):
-        text = "".join(slid[at])
-        if all(slid[at]) or slid[at - 1][0] != slid[at - 1][1] or slid[at + 1][0] != slid[at + 1][1]:
+        if all(slid[at]):
             continue
-        head, tail = slid[at - 1][0], slid[at + 1][0]
+        head, text, tail = slid[at - 1][0], "".join(slid[at]), slid[at + 1][0]
         # What stays may be used up at the ends of the texts only: elsewhere two changes would meet.
-        shift = _best_shift(head[at != 1 :], text, tail if at == len(slid) - 2 else tail[:-1])
+        earlier, later = len(head) - (at > 1), len(tail) - (at < len(slid) - 2)
+        shift = _best_shift(head, text, tail, min(earlier, _FARTHEST), min(later, _FARTHEST))
         whole = head[len(head) + min(shift, 0) :] + text + tail[: max(shift, 0)]
         if shift > 0:
             head, text, tail = head + whole[:shift], whole[shift:], tail[shift:]
@@ -132,23 +132,26 @@ def _slid(hunks: Sequence[Hunk]) -> list[Hunk]:
     return [hunk for hunk in slid if any(hunk)]
 
 
-def _best_shift(head: str, text: str, tail: str) -> int:
+def _best_shift(head: str, text: str, tail: str, earlier: int, later: int) -> int:
     """By how many characters `text`, which stands between the others, can begin later (below 0: earlier)
-    without changing the whole, where it begins best; the nearest of several places."""
-    head, tail = head[-_FARTHEST:], tail[:_FARTHEST]
-    whole, begun = head + text + tail, len(head)
+    without changing the whole, where its ends are best; the nearest of several places."""
+    head, tail = head[-earlier - 1 :], tail[: later + 1]
+    whole, begun, length = head + text + tail, len(head), len(text)
     least = most = begun
-    while least > 0 and whole[least - 1] == whole[least - 1 + len(text)]:
+    while least > begun - earlier and whole[least - 1] == whole[least - 1 + length]:
         least -= 1
-    while most < begun + len(tail) and whole[most] == whole[most + len(text)]:
+    while most < begun + later and whole[most] == whole[most + length]:
         most += 1
-    places = [(_good_break(whole, at), -abs(at - begun), at - begun) for at in range(least, most + 1)]
-    return max(places)[2]
+    places = []
+    for at in range(least, most + 1):
+        ends = (_good_break(whole, at), _good_break(whole, at + length))
+        places.append((min(ends), sum(ends), -abs(at - begun), at - begun))
+    return max(places)[3]
 
 
 def _good_break(text: str, at: int) -> int:
-    before, behind = text[at - 1 : at], text[at]
-    if not before or "\n" in (before, behind):
+    before, behind = text[at - 1 : at], text[at : at + 1]
+    if not before or not behind or "\n" in (before, behind):
         return 2
     return 0 if before.isalnum() and behind.isalnum() else 1
 

@@ -196,7 +196,8 @@ def test_a_finished_run_is_shown_and_not_touched(
 ) -> None:
     before = content_of(run)
     first = shell.done("show", "run").out
-    assert shell.done(*demo()).out == first
+    prompt, found, _ = shell.done(*demo()).out.partition("\n\npath score")
+    assert found and first.startswith(prompt + found)
     assert content_of(run) == before
     monkeypatch.setattr(RunDirectory, "__init__", lambda *_: pytest.fail("show opens no run for writing"))
     assert shell.done("show", "run").out == first
@@ -211,4 +212,4 @@ def test_the_same_command_finds_its_run_by_itself(shell: Shell) -> None:
     assert name.startswith("demo-")
     shell.done(*command, "--shots", "1")
     assert len(list((shell.folder / "runs").iterdir())) == 2
-    assert json.loads(shell.done("show", name, "--json").out) == first.json
+    assert first.json.items() <= json.loads(shell.done("show", name, "--json").out).items()

@@ -11,7 +11,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
@@ -47,8 +46,7 @@ class Terminal:
         """What stands on the screen."""
         return self.tmux("capture-pane", "-p", "-t", self.name, *flags).splitlines()
 
-    @property
-    def ended(self) -> bool:
+    def has_ended(self) -> bool:
         return any(re.match(rf"{CODE}\d", line) for line in self.lines())
 
     def cursor_is_shown(self) -> bool:
@@ -78,7 +76,7 @@ class Seen:
     def last_display(self) -> list[str]:
         """From its first line to the empty one below it."""
         first = [number for number, line in enumerate(self.left) if line.startswith(FIRST)]
-        assert len(first) == 1, "every drawing replaces the one before"
+        assert len(first) == 1, self.left  # every drawing replaces the one before
         rows = self.left[first[0] :]
         return rows[: rows.index("", rows.index("") + 1)]
 
@@ -118,9 +116,9 @@ def seen_in(runs: dict[str, Terminal]) -> dict[str, Seen]:
         if name == "stopped":
             run.tmux("send-keys", "-t", name, "C-c")
         elif name == "resized":
-            run.tmux("resize-window", "-t", name, "-x", "60", "-y", "30")
+            run.tmux("resize-window", "-t", name, "-x", "60", "-y", "40")
     for run in runs.values():
-        until(lambda run=run: run.ended)
+        until(run.has_ended)
     return {
         name: Seen(going[name], run.lines("-S", "-"), run.cursor_is_shown()) for name, run in runs.items()
     }
@@ -132,7 +130,7 @@ def test_while_a_run_goes_on_its_terminal_shows_where_it_stands(seen: dict[str, 
         assert shown.startswith(f"drpo optimize  running  {name}  ") and "simulated" in shown
         assert re.search(r"^level +█+░+  \d+ of \d+   \d+ tried", shown, re.MULTILINE), shown
         assert re.search(r"^best +\d\.\d\d(, the start's reward| path score, )", shown, re.MULTILINE)
-        assert re.search(r"^time +0:\d\d so far, left: about 0:\d\d$", shown, re.MULTILINE)
+        assert re.search(r"^time +0:\d\d so far, left: (-|about 0:\d\d)$", shown, re.MULTILINE)
         assert re.search(r"^all +\d+ +\d+ +0 +0 ", shown, re.MULTILINE)
         assert max(map(len, seen[name].going)) < width
 

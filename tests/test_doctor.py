@@ -130,6 +130,17 @@ def test_a_wrong_setting_is_set_aside_and_the_rest_is_looked_at(shell: Shell) ->
     assert len(problems(ran)["settings"]) == 2
 
 
+def test_a_wrong_role_of_simulated_models_is_the_only_problem(shell: Shell) -> None:
+    ran = shell.run("doctor", "--model", "demo", "--evaluator", "x/y", "--json")
+    assert list(problems(ran)) == ["model evaluator"] and "simulated (demo)" in ran.out
+
+
+def test_a_setting_that_is_wrong_in_two_places_is_set_aside_in_both(shell: Shell) -> None:
+    shell.env.setenv("DRPO_WIDTH", "0")
+    ran = shell.run("doctor", "--model", "demo", "--width", "0", "--json")
+    assert list(problems(ran)) == ["settings"] and "simulated (demo)" in ran.out
+
+
 def test_without_a_model_the_rest_is_looked_at(shell: Shell) -> None:
     ran = shell.done("doctor", "--embedder", "lexical", "--json")
     warned = [check for check in found(ran) if check["status"] == "warning"]

@@ -111,6 +111,10 @@ async def test_a_model_that_answers_under_another_name_is_named() -> None:
     async with MockServer(only(Reply(body=body))) as server:
         findings = await examined({"DRPO_BASE_API_KEY": KEY}, model=f"openai/base@{server.url}")
     assert told(findings, "endpoint")[1].said.endswith("under the name other-2026 [key]")
+    body["model"] = "x" * 5000
+    async with MockServer(only(Reply(body=body))) as server:
+        findings = await examined(model=f"openai/base@{server.url}")
+    assert len(told(findings, "endpoint")[1].said) < 500
 
 
 @pytest.mark.parametrize("code", ["content_filter", "context_length_exceeded"])

@@ -12,7 +12,7 @@ from drpo.events import LevelDone, NodeMade, ProposalDropped, SearchDone
 from drpo.llm.base import Usage
 from drpo.llm.ledger import CallDone, Spent
 from drpo.tracking.otel_tracker import ModelParts, call_attributes
-from drpo.tracking.rows import Row, Rows
+from drpo.tracking.rows import Rows
 from tests.support.tracked import Searched, improved, searched
 
 LEVEL = LevelDone(0, 4, (0,), False)
@@ -29,19 +29,8 @@ def examples(tmp_path_factory: pytest.TempPathFactory) -> Searched:
     return improved(tmp_path_factory.mktemp("tracked") / "examples")
 
 
-def rows_of(run: Searched) -> list[Row]:
-    rows = Rows(run.facts.spent)
-    found: list[Row] = []
-    for entry in run.told():
-        if isinstance(entry, CallDone):
-            rows.call(entry)
-        else:
-            found += rows.event(entry)
-    return found
-
-
 def test_each_level_of_a_search_is_one_row_of_its_figures(search: Searched) -> None:
-    rows = rows_of(search)
+    rows = search.rows()
     assert [row.step for row in rows] == [level.level for level in search.levels] == [0, 1, 2, 3, 4]
     made: list[NodeMade] = []
     nodes = dropped = 0
@@ -67,7 +56,7 @@ def test_each_level_of_a_search_is_one_row_of_its_figures(search: Searched) -> N
 
 
 def test_rows_sum_what_was_spent(search: Searched) -> None:
-    rows = rows_of(search)
+    rows = search.rows()
     calls = [row.metrics["calls"] for row in rows]
     assert calls == sorted(set(calls)) and calls[-1] == len(search.calls)
     usages = [call.usage for call in search.calls if call.usage is not None]
@@ -80,7 +69,7 @@ def test_levels_that_come_from_the_record_have_the_same_figures_and_say_nothing_
     search: Searched,
 ) -> None:
     of_calls = {"calls", "input_tokens", "output_tokens", "usd"}
-    first, again = rows_of(search), rows_of(search.resumed())
+    first, again = search.rows(), search.resumed().rows()
     for row, repeated in zip(first, again, strict=True):
         same = {name: value for name, value in row.metrics.items() if name not in of_calls}
         assert repeated == replace(row, metrics=same)
@@ -125,12 +114,12 @@ def test_money_of_unknown_price_before_makes_the_sum_unknown() -> None:
 
 
 def test_each_example_is_one_row_in_the_order_of_the_examples_however_they_end(examples: Searched) -> None:
-    rows = rows_of(examples)
+    rows = examples.rows()
     subjects = {event.subject for event in examples.events}
     assert [row.step for row in rows] == list(range(len(subjects)))
     backwards = sorted(examples.events, key=lambda event: -(event.subject or 0))
     of_calls = ("calls", "input_tokens", "output_tokens", "usd")
-    turned = rows_of(replace(examples, events=tuple(backwards)))
+    turned = replace(examples, events=tuple(backwards)).rows()
     for row, other in zip(rows, turned, strict=True):
         for name in row.metrics.keys() - set(of_calls):
             assert other.metrics[name] == row.metrics[name]

@@ -17,13 +17,12 @@ from typing import Any
 import pytest
 
 from drpo.errors import InputError
-from drpo.events import NodeMade
 from drpo.llm.ledger import CallDone
 from drpo.tracking import Trackers, open_trackers
-from drpo.tracking.rows import Row, Rows
+from drpo.tracking.rows import Row
 from tests.support.collectors import Collector, collector, plain
 from tests.support.processes import free_port
-from tests.support.tracked import BEGAN_S, Searched, improved, searched
+from tests.support.tracked import BEGAN_S, Searched, Tracked, improved, searched
 from tests.support.wandb_file import of_kind, records, values
 
 OTLP = "opentelemetry.exporter.otlp.proto.http"
@@ -66,41 +65,6 @@ def environment(tmp_path: Path) -> Iterator[dict[str, str]]:
     yield os.environ  # type: ignore[misc]
     os.environ.clear()
     os.environ.update(before)
-
-
-class Tracked:
-    """Tracks searches, and keeps what is said about it."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.said: list[str] = []
-
-    def run(self, search: Searched, state: str = "finished") -> Tracked:
-        """A whole search, from its beginning to its end."""
-        trackers = open_trackers((self.name,), os.environ, self.said.append)
-        search.tell(trackers)
-        asyncio.run(trackers.end(state, search.results, search.files))
-        return self
-
-    @property
-    def problems(self) -> list[str]:
-        return [said for said in self.said if not said.startswith("tracked: ")]
-
-
-def rows_of(search: Searched) -> list[Row]:
-    rows, found = Rows(search.facts.spent), list[Row]()
-    for entry in search.told():
-        if isinstance(entry, CallDone):
-            rows.call(entry)
-        else:
-            found += rows.event(entry)
-    return found
-
-
-def texts_of(search: Searched) -> set[str]:
-    """Prompts and replies of a search, a telling part of each."""
-    states = [event.state for event in search.events if isinstance(event, NodeMade)]
-    return {str(state[name])[:40] for state in states for name in ("system_prompt", "response", "query")}
 
 
 # ---------------------------------------------------------------------------------------------- MLflow
@@ -161,7 +125,7 @@ def test_mlflow_has_parameters_curves_prompts_and_files(
     assert run.data.params["digest.seeds"] == search.facts.digests["seeds"]
     assert "patience" not in run.data.params  # not set
     assert (run.data.tags["drpo.simulated"], run.data.tags["drpo.state"]) == ("true", "finished")
-    rows = rows_of(search)
+    rows = search.rows()
     assert_curves(store, run, rows)
     assert run.data.metrics["result.path_score"] == search.results["path_score"]
     kept = artifacts(store, run)
@@ -182,12 +146,12 @@ def test_mlflow_goes_on_with_the_run_of_a_resumed_search(search: Searched, store
     assert Tracked("mlflow").run(search.cut_after(3), "interrupted").problems == []
     run = the_run(store)
     assert (run.info.status, run.data.tags["drpo.state"]) == ("KILLED", "interrupted")
-    first = rows_of(search.cut_after(3))
+    first = search.cut_after(3).rows()
     assert_curves(store, run, first)
     assert Tracked("mlflow").run(search.resumed()).problems == []
     run = the_run(store)
     assert run.info.status == "FINISHED"
-    assert_curves(store, run, first + rows_of(search.resumed())[3:])  # no level twice
+    assert_curves(store, run, first + search.resumed().rows()[3:])  # no level twice
 
 
 @needs_mlflow
@@ -195,7 +159,7 @@ def test_mlflow_gets_the_figures_of_each_example(examples: Searched, store: Any)
     os.environ["MLFLOW_EXPERIMENT_NAME"] = "mine"
     assert Tracked("mlflow").run(examples).problems == []
     run = the_run(store, "mine")
-    assert_curves(store, run, rows_of(examples))
+    assert_curves(store, run, examples.rows())
     assert len(history(store, run.info.run_id, "reward_after")) > 3
 
 
@@ -291,7 +255,7 @@ def test_wandb_has_settings_curves_prompts_and_files(
     assert config["models"] == dict(search.facts.models)
     assert config["simulated"] is True
     curves = [values(row.item) for row in of_kind(written, "history")]
-    assert curves == [row.metrics for row in rows_of(search)]
+    assert curves == [row.metrics for row in search.rows()]
     summary: dict[str, Any] = {}
     for record in of_kind(written, "summary"):
         summary |= values(record.update)
@@ -328,7 +292,7 @@ def test_wandb_goes_on_under_the_same_id_with_the_same_values(
 def test_wandb_gets_the_figures_of_each_example(examples: Searched, wandb: Any, tmp_path: Path) -> None:
     assert Tracked("wandb").run(examples).problems == []
     [written] = written_by(wandb, tmp_path)
-    assert [values(row.item) for row in of_kind(written, "history")] == [r.metrics for r in rows_of(examples)]
+    assert [values(row.item) for row in of_kind(written, "history")] == [r.metrics for r in examples.rows()]
 
 
 @needs_wandb
@@ -406,7 +370,7 @@ def assert_run_span(span: Any, search: Searched) -> None:
     assert attributes["drpo.state"] == "finished"
     assert attributes["drpo.result.path_score"] == search.results["path_score"]
     told = [(event.name, plain(event.attributes)) for event in span.events]
-    expected = rows_of(search)
+    expected = search.rows()
     assert [name for name, _ in told] == ["drpo.level"] * len(expected)
     for (_, figures), row in zip(told, expected, strict=True):
         named = {f"drpo.{name}": value for name, value in row.metrics.items()}
@@ -434,7 +398,7 @@ def assert_call_span(span: Any, call: CallDone) -> None:
 def assert_no_content(server: Collector, search: Searched) -> None:
     sent = b"".join(body for _, _, body in server.requests)
     assert b"gen_ai.usage.input_tokens" in sent  # and so it is not compressed
-    assert [text for text in texts_of(search) if text.encode() in sent] == []
+    assert [text for text in search.texts() if text.encode() in sent] == []
 
 
 @needs_otel

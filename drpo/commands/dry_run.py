@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import time
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,6 +31,7 @@ from drpo.results import is_finished
 from drpo.reward import EvaluatorReward
 from drpo.run import _refuse_to_overwrite
 from drpo.run_dir import _refuse_foreign, _refuse_others
+from drpo.run_file import RUN_NAME
 from drpo.tariffs import refuse_unpriced
 from drpo.types import Query
 from drpo.wiring import EmbeddingLimits, build_retriever, build_reward
@@ -77,7 +79,8 @@ def look_ahead(
     path = run_path(plan)
     state, process = _state_of(path, plan)
     _check_embedder(plan, environment)
-    said = forecast(plan, _recorded(path, plan, environment) if state != "begin" else _fresh(plan, environment))
+    recorded = _recorded(path, plan, environment, finished=state == "finished")
+    said = forecast(plan, recorded, environment)
     return DryRun(
         plan=plan,
         path=path,
@@ -112,9 +115,7 @@ def settings_of(
             source = str(file)
         else:
             source = f"preset {config.preset}" if by_preset else "default"
-        # As it is dumped: a tuple is a list there, a path a text.
-        default = type(config).model_construct(**{name: field.default}).model_dump(mode="json")[name]
-        found.append(Setting(name, value, source, value == default and not field.is_required()))
+        found.append(Setting(name, value, source, getattr(config, name) == field.default))
     return tuple(found)
 
 
@@ -136,27 +137,21 @@ def _state_of(path: Path, plan: Plan) -> tuple[State, int | None]:
         raise InputError(
             f"{path}: expected a folder for the run, found a file in its place; give another --run-dir"
         )
-    finished = path.is_dir() and is_finished(path)
-    if isinstance(plan.config, ExamplesConfig) and not finished:
+    begun = (path / RUN_NAME).exists()
+    if path.is_dir():
+        _refuse_foreign(path)
+    if begun:
+        _refuse_others(path, plan)
+        if is_finished(path):
+            return "finished", None
+    if isinstance(plan.config, ExamplesConfig):
         _refuse_to_overwrite(plan.config.out)
-    if not path.is_dir():
+    if not begun:
         return "begin", None
-    _refuse_foreign(path)
-    if not (path / "run.json").exists():
-        return "begin", None
-    _refuse_others(path, plan)
-    if finished:
-        return "finished", None
     shown = read_progress(path / PROGRESS_NAME)
-    if shown is not None and shown.is_alive(_now_s()):
+    if shown is not None and shown.is_alive(time.time()):
         return "running", shown.pid
     return "resume", None
-
-
-def _now_s() -> float:
-    import time
-
-    return time.time()
 
 
 def _check_embedder(plan: Plan, environment: Mapping[str, str]) -> None:
@@ -169,16 +164,17 @@ def _check_embedder(plan: Plan, environment: Mapping[str, str]) -> None:
 # What is recorded
 
 
-def _fresh(plan: Plan, environment: Mapping[str, str]) -> Recorded:
-    return Recorded(reused=_reusable(plan, environment, Record(Path(), writable=False)))
-
-
-def _recorded(path: Path, plan: Plan, environment: Mapping[str, str]) -> Recorded:
+def _recorded(path: Path, plan: Plan, environment: Mapping[str, str], *, finished: bool) -> Recorded:
     """What the run holds, by its record and its books."""
     file = path / "calls.jsonl"
     spent = sum(read_ledger(path / LEDGER_NAME).values(), Spent())
-    reused = _reusable(plan, environment, Record(file, writable=False))
-    return read_recorded(file, reused, spent.calls, spent.usd + spent.held_usd)
+    return replace(
+        read_recorded(file),
+        reused=_reusable(plan, environment, Record(file, writable=False)),
+        spent_calls=spent.calls,
+        spent_usd=spent.usd + spent.held_usd,
+        finished=finished,
+    )
 
 
 class _Known:
@@ -235,7 +231,7 @@ def _refusals(plan: Plan, environment: Mapping[str, str]) -> list[str]:
         except InputError as error:
             found[str(error)] = None
     try:
-        refuse_unpriced(plan)
+        refuse_unpriced(plan, environment)
     except InputError as error:
         found[str(error)] = None
     return list(found)

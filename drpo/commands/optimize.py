@@ -9,6 +9,8 @@ import click
 
 from drpo.alignment import FILE_NAME, read_alignment
 from drpo.api import environment
+from drpo.commands.dry_run import look_ahead
+from drpo.commands.dry_run_text import print_dry_run
 from drpo.commands.running import introduce, run_with_signals
 from drpo.commands.show import print_alignment
 from drpo.config import OptimizeConfig
@@ -27,8 +29,9 @@ from drpo.settings import resolve
     "--json", "as_json", is_flag=True, envvar="DRPO_JSON", help="Print the result as one JSON document."
 )
 @click.option("--quiet", is_flag=True, envvar="DRPO_QUIET", help="No progress on stderr.")
+@click.option("--dry-run", is_flag=True, help="Print what it would do, take and cost, and send nothing.")
 @settings_flags(OptimizeConfig)
-def command(config: Path | None, as_json: bool, quiet: bool, **flags: Any) -> None:
+def command(config: Path | None, as_json: bool, quiet: bool, dry_run: bool, **flags: Any) -> None:
     """Search for the system prompt that aligns a frozen model (DRPO, Algorithm 2).
 
     The same command run again resumes its run, or shows the result of a finished one. Keys come from the
@@ -38,6 +41,9 @@ def command(config: Path | None, as_json: bool, quiet: bool, **flags: Any) -> No
     env = environment()
     settings = resolve(OptimizeConfig, flags, env, config)
     plan = optimize_plan(settings, env)
+    if dry_run:
+        print_dry_run(look_ahead(plan, env, flags, config), as_json=as_json)
+        return
     if not quiet:
         introduce(plan)
     try:

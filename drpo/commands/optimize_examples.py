@@ -8,6 +8,8 @@ from typing import Any
 import click
 
 from drpo.api import environment
+from drpo.commands.dry_run import look_ahead
+from drpo.commands.dry_run_text import print_dry_run
 from drpo.commands.examples_table import print_examples
 from drpo.commands.running import introduce, run_with_signals
 from drpo.config import ExamplesConfig
@@ -27,8 +29,9 @@ from drpo.settings import resolve
     "--json", "as_json", is_flag=True, envvar="DRPO_JSON", help="Print the result as one JSON document."
 )
 @click.option("--quiet", is_flag=True, envvar="DRPO_QUIET", help="No progress on stderr.")
+@click.option("--dry-run", is_flag=True, help="Print what it would do, take and cost, and send nothing.")
 @settings_flags(ExamplesConfig)
-def command(config: Path | None, as_json: bool, quiet: bool, **flags: Any) -> None:
+def command(config: Path | None, as_json: bool, quiet: bool, dry_run: bool, **flags: Any) -> None:
     """Improve the responses of in-context examples (DRPO, Algorithm 1), all at once.
 
     Writes a new examples file for `drpo optimize --examples` and prints each example's reward before and
@@ -37,6 +40,9 @@ def command(config: Path | None, as_json: bool, quiet: bool, **flags: Any) -> No
     env = environment()
     settings = resolve(ExamplesConfig, flags, env, config)
     plan = examples_plan(settings, env)
+    if dry_run:
+        print_dry_run(look_ahead(plan, env, flags, config), as_json=as_json)
+        return
     if not quiet:
         introduce(plan)
     try:

@@ -15,7 +15,7 @@ from drpo.commands.terminal import columns, line_of, print_json, safe, styled
 from drpo.errors import InputError
 from drpo.llm.base import ROLES
 from drpo.llm.ledger import Spent
-from drpo.report.scale import duration
+from drpo.report.scale import duration, plural
 from drpo.report.spending import bill, spent_table, total_bill
 from drpo.results import BUDGET, EXAMPLES_NAME, ExamplesResult
 from drpo.run_list import state_of
@@ -114,7 +114,7 @@ def print_run(view: RunView, as_json: bool) -> None:
     click.echo()
     click.echo("\n".join([*_state_lines(view), *([] if of_examples else _prompt_lines(view)), *_lines(view)]))
     if view.simulated:
-        click.echo(SIMULATED)
+        click.echo(f"\n{SIMULATED}")
 
 
 def _state_lines(view: RunView) -> list[str]:
@@ -139,7 +139,7 @@ def _prompt_lines(view: RunView) -> list[str]:
     outcome = outcome_of(view)
     score = score_text(outcome.path_score, outcome.path_rewards)
     start = "not scored" if outcome.start_reward is None else f"reward {outcome.start_reward:.2f}"
-    dropped = f", {outcome.dropped} proposals dropped" if outcome.dropped else ""
+    dropped = f", {plural(outcome.dropped, 'proposal')} dropped" if outcome.dropped else ""
     ended = "" if outcome.ended is None else f"; ended: {line_of(explain_end(outcome.ended))}"
     settings = view.identity["settings"]
     shots = shots_text(settings.get("shots", "?"), len(view.examples), view.identity["embedder"])

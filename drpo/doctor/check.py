@@ -33,8 +33,8 @@ _SHORTEST_SECRET = 4  # characters; what is shorter stands in ordinary words
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing that was looked at. remedy: what to do, for whatever is not ok. exit_code: that of a run that
-    fails for it; 0 unless it is a problem."""
+    """One thing that was looked at. remedy: what to do, for whatever is not ok. exit_code: that of a run
+    which fails for it; 0 unless it is a problem."""
 
     name: str
     status: Status

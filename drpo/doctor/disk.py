@@ -1,4 +1,4 @@
-"""Whether a run can be kept: folders that can be written, room, durable writes, locks; and the run itself."""
+"""Whether a run can be kept: folders that can be written, room, durable writes, locks; and what is there."""
 
 from __future__ import annotations
 

@@ -67,8 +67,8 @@ def timeout_of(config: CommonConfig) -> float:
 
 
 async def _ask(question: Question, config: CommonConfig, connections: Connections) -> Answered:
-    """One request, one more for each parameter that is refused, and one where it failed for what may pass at
-    once: a server that hangs, or that cannot be reached, is not asked twice."""
+    """One request, one more for each parameter that is refused, and one where it failed for what may pass
+    at once: a server that hangs, or that cannot be reached, is not asked twice."""
     timeout_s = timeout_of(config)
     client = OpenAIClient(connections, question.endpoint, question.model_name, timeout_s=timeout_s)
     request, refused, sent, is_first = question.request, list[str](), 0, True

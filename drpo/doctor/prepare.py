@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from drpo.config import OptimizeConfig, flag
+from drpo.config import OptimizeConfig
 from drpo.data import read_examples, read_queries, shipped_examples, shipped_seeds
 from drpo.doctor.check import Check, of_error, ok, warning
 from drpo.errors import InputError
@@ -37,11 +37,13 @@ class Sources:
     def items(self) -> Iterator[tuple[str, Sources]]:
         """(name of a setting, these sources without it) for each setting that came by flag or variable, and
         at last for the file as a whole."""
-        for name in (name for name, value in self.given.items() if value is not None):
-            yield name, replace(self, given={n: v for n, v in self.given.items() if n != name})
-        for name in (name for name in self.environment if name.startswith("DRPO_")):
-            rest = {n: v for n, v in self.environment.items() if n != name}
-            yield name.removeprefix("DRPO_").lower(), replace(self, environment=rest)
+        flags = [name for name, value in self.given.items() if value is not None]
+        variables = [name.removeprefix("DRPO_") for name in self.environment if name.startswith("DRPO_")]
+        for name in dict.fromkeys((*flags, *(variable.lower() for variable in variables))):
+            given = {other: value for other, value in self.given.items() if other != name}
+            variable = f"DRPO_{name.upper()}"
+            rest = {other: value for other, value in self.environment.items() if other != variable}
+            yield name, replace(self, given=given, environment=rest)
         if self.file is not None:
             yield "config", replace(self, file=None)
 
@@ -110,16 +112,11 @@ def _peeled(
         except InputError as error:
             wrong.append(error)
         said = str(wrong[-1])
-        # What the message names goes first: without another setting, another message might come before it.
-        others = sorted(sources.items(), key=lambda item: not _names(said, item[0]))
-        rest = next((s for name, s in others if name not in spared and _says(attempt, s) != said), None)
+        others = (rest for name, rest in sources.items() if name not in spared)
+        rest = next((rest for rest in others if _says(attempt, rest) != said), None)
         if rest is None:
             return None, sources, wrong
         sources = rest
-
-
-def _names(said: str, name: str) -> bool:
-    return said.startswith((flag(name), f"DRPO_{name.upper()}"))
 
 
 def _says(attempt: Callable[[Sources], object], sources: Sources) -> str:

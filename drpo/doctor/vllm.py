@@ -14,7 +14,6 @@ from drpo.doctor.disk import free_gb
 from drpo.doctor.hub import Weights, cache_of, cached_weights, has_token, is_offline, read_weights
 from drpo.doctor.prepare import Prepared
 from drpo.errors import InputError, ProviderDown, ProviderRefused
-from drpo.live import without_keys
 from drpo.llm.catalog import WEIGHTS_SHARE_OF_MEMORY
 from drpo.llm.vllm.gpus import gpus_needed, visible_gpus_gb
 from drpo.llm.vllm.launch import Installation, ServerSpec, find_vllm
@@ -37,10 +36,8 @@ def server_checks(prepared: Prepared) -> Iterator[Check]:
     """Installation, GPUs and weights, for each server that drpo would start."""
     if prepared.plan is None:
         return
-    config = prepared.plan.config
+    config, environment = prepared.plan.config, prepared.environment
     for spec, choice in servers_of(prepared).items():
-        # The machine is looked at as the server would see it.
-        environment = without_keys(prepared.environment, config)
         installation = Installation(())
         try:
             installation = find_vllm(config.vllm_command, environment, spec.label)

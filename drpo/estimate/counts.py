@@ -79,14 +79,18 @@ def replies_may_be_cut(config: CommonConfig, habits: Habits) -> bool:
     return config.max_tokens < 2 * max(longest, habits.selection)
 
 
-def calls_of(counts: Counts, config: CommonConfig, habits: Habits) -> dict[Role, tuple[Range, Range]]:
-    """Per role its first requests and its repairs; to the optimizer, requests for one choice are among the
-    first ones at most."""
+def calls_of(counts: Counts, plan: Plan, habits: Habits) -> dict[Role, tuple[Range, Range]]:
+    """Per role its first requests and those on top: repairs. To the optimizer requests for one choice are
+    among the first ones at most; to the base model one chat on top may be tried to learn whether it takes
+    any."""
+    config, base = plan.config, plan.models.get("base")
     asked_again = Range(0.0, expected_repairs(config, habits), config.repairs)
     samples = getattr(config, "samples", 1)
     choices = counts.orders.times(exactly(samples))
+    form = getattr(config, "prompt_form", "auto")
+    tried = base is not None and base.provider == "vllm" and form == "auto"
     return {
-        "base": (counts.base, Range()),
+        "base": (counts.base, Range(0, 0, 1 if tried else 0)),
         "optimizer": (
             Range(counts.orders.least, counts.orders.expected, choices.most),
             choices.times(asked_again),

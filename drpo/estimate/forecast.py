@@ -28,21 +28,23 @@ _TOKENS_A_TEXT = 8
 class Recorded:
     """What a run directory holds already: per role, calls with a reply and their tokens. reused: queries
     whose aspects another run has chosen, of those that are not recorded. spent_calls and spent_usd: what
-    counts against the limits by the run's own books, money held for requests without an answer included."""
+    counts against the limits by the run's own books, money held for requests without an answer included.
+    finished: nothing more is to come."""
 
     calls: Mapping[str, int] = field(default_factory=dict)
     usage: Mapping[str, Usage] = field(default_factory=dict)
     reused: int = 0
     spent_calls: int = 0
     spent_usd: float = 0.0
+    finished: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class RoleForecast:
     """One role's share. calls, prompt_tokens, completion_tokens and usd: of the whole run; usd None where
     no price is known. paper: calls by Appendix A.5. done: calls that are recorded or reused. left: calls
-    still to come, left_usd what they cost. held_usd: what is set aside at least before a request is sent; None
-    where that cannot be told. thousand_usd: what 1,000 more tokens in each reply cost."""
+    still to come, left_usd what they cost. held_usd: what is set aside at least before a request is sent,
+    None where that cannot be told. thousand_usd: what 1,000 more tokens in each reply cost."""
 
     role: str
     tariff: RoleTariff
@@ -122,13 +124,18 @@ def _suffices(rest: float, left: Range, first: float) -> Enough:
     return "may end early" if rest >= left.expected else "will likely end early"
 
 
-def forecast(plan: Plan, recorded: Recorded | None = None) -> Forecast:
-    """The forecast of a plan, by what is recorded of it. Raises InputError for a --price that is none."""
+def forecast(
+    plan: Plan, recorded: Recorded | None = None, environment: Mapping[str, str] | None = None
+) -> Forecast:
+    """The forecast of a plan, by what is recorded of it. Raises InputError for a --price that is none.
+
+    environment: may say that OpenAI's models are served elsewhere, at prices of its own.
+    """
     recorded = recorded or Recorded()
-    habits, tariffs = habits_of(plan), tariffs_of(plan)
+    habits, tariffs = habits_of(plan), tariffs_of(plan, environment)
     counts = counts_of(plan, habits)
     sizes = sizes_of(plan, habits, counts.levels.expected)
-    calls, paper = calls_of(counts, plan.config, habits), paper_counts(plan)
+    calls, paper = calls_of(counts, plan, habits), paper_counts(plan)
     roles = []
     for role in ROLES:
         if role not in sizes or role not in tariffs:
@@ -151,8 +158,8 @@ def forecast(plan: Plan, recorded: Recorded | None = None) -> Forecast:
     )
 
 
-def read_recorded(calls: Path, reused: int = 0, spent_calls: int = 0, spent_usd: float = 0.0) -> Recorded:
-    """What the record of a run holds; nothing where there is none. Raises RecordDamaged."""
+def read_recorded(calls: Path) -> Recorded:
+    """The calls that the record of a run holds; none where there is none. Raises RecordDamaged."""
     number: dict[str, int] = {}
     usage: dict[str, Usage] = {}
     for line in read_lines(calls).records:
@@ -164,7 +171,7 @@ def read_recorded(calls: Path, reused: int = 0, spent_calls: int = 0, spent_usd:
             raise RecordDamaged(f"{calls}: expected calls with role and usage, {error!r}") from None
         number[role] = number.get(role, 0) + 1
         usage[role] = usage.get(role, Usage()) + tokens
-    return Recorded(number, usage, reused, spent_calls, spent_usd)
+    return Recorded(number, usage)
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +217,7 @@ def _of_role(
     prices = [batch.usd(tariff) for batch in batches]
     usd = None if None in prices else total(price for price in prices if price is not None)
     done = recorded.calls.get(role, 0) + (recorded.reused if role == "selector" else 0)
-    left = calls.less(done)
+    left = Range() if recorded.finished else calls.less(done)
     share = Range(*(_share(left, calls)))
     return RoleForecast(
         role=role,

@@ -1,14 +1,15 @@
-"""How models behave in a search, as it was measured: what is between the least and the most that can happen.
+"""How models behave in a search, as it was measured: what lies between the least and the most.
 
-The two real sets are of the two published DRPO trees that are at hand (beam search, W 2, M 3, 30 levels, GPT-4
-as optimizer and evaluator): one with a chat model as base, one with a base model. Shares are of the nodes
-that were expanded. Tokens were counted with o200k_base, OpenAI's tokenizer. What those trees do not hold is
-said where it is set. Two runs are few: `expected` is a figure to plan with, not a promise.
+The two real sets are of two published DRPO trees (beam search, W 2, M 3, 30 levels, GPT-4 as optimizer and
+evaluator): one with a chat model as base, one with a base model. Shares are of the nodes that were expanded.
+Tokens were counted with o200k_base, OpenAI's tokenizer. What those trees do not hold is said where it is
+set. Two runs are few: `expected` is a figure to plan with, not a promise.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import itertools
+from dataclasses import dataclass, replace
 
 from drpo.config import OptimizeConfig
 from drpo.plan import Plan
@@ -57,7 +58,7 @@ class Habits:
     def share_above(self, reward: float) -> float:
         """The share of expanded nodes that are above `reward`, between the measured points in proportion."""
         points = ((0.0, 1.0), *self.above, (5.0, 0.0))
-        for (low, there), (high, next_one) in zip(points, points[1:], strict=False):
+        for (low, there), (high, next_one) in itertools.pairwise(points):
             if low <= reward < high:
                 return there + (next_one - there) * (reward - low) / (high - low)
         return 0.0
@@ -101,8 +102,9 @@ CHAT_BASE = Habits(
     selection=340.0,
     reason=135.0,
 )
-"""From the published GPT-3.5 Turbo tree: 54 nodes expanded, 47 of them kept; 185 evaluations and 60 selections
-of both trees. Of all published evaluations 2.2 % could not be read; the same is taken for all replies.
+"""From the published GPT-3.5 Turbo tree: 54 nodes expanded, 47 of them kept; sizes of the 184 evaluations and
+60 selections of both trees. Of the evaluations of all nine published trees 2.2 % could not be read; the same
+is taken for all replies.
 `thought` was not published and is a guess (about 1,050 characters). `perfect` is the share of fives among all
 evaluations of both trees, since no improvement of examples was published; `lasting` is a guess."""
 
@@ -171,7 +173,9 @@ def habits_of(plan: Plan) -> Habits:
     evaluator, base = plan.models.get("evaluator"), plan.models.get("base")
     if evaluator is not None and evaluator.provider == "demo":
         return DEMO
-    if isinstance(plan.config, OptimizeConfig) and plan.config.prompt_form == "text":
+    if not isinstance(plan.config, OptimizeConfig):
+        return replace(CHAT_BASE, about="GPT-4's evaluations in two published runs")
+    if plan.config.prompt_form == "text":
         return PLAIN_BASE
     known = base.entry if base is not None else None
     return CHAT_BASE if known is not None and known.form == "chat" else PLAIN_BASE

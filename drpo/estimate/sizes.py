@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from drpo.compose import Composer, PromptForm, Sampling
 from drpo.config import CommonConfig, ExamplesConfig, OptimizeConfig
 from drpo.estimate.habits import Habits
-from drpo.estimate.ranges import Range, exactly
+from drpo.estimate.ranges import Range
 from drpo.llm.base import Request, Role
 from drpo.llm.metered import TOKENS_A_MESSAGE, TOKENS_A_REQUEST
 from drpo.parse import LONGEST_NAME
@@ -149,9 +149,7 @@ class _Maker:
 
         def asked(aspects: Sequence[Aspect]) -> Range:
             schema = evaluation_schema(aspects)
-            return self._asked(
-                "evaluator", "evaluate", schema, response=_X, aspects=aspects, reasoning=_X
-            )
+            return self._asked("evaluator", "evaluate", schema, response=_X, aspects=aspects, reasoning=_X)
 
         middle = ordered[len(ordered) // 2]
         one, two = asked([middle]).expected, asked([middle, middle]).expected
@@ -178,8 +176,8 @@ class _Maker:
                 history=shown,
             )
             earlier = self._response().times(Range(0, min(VERSIONS_SHOWN, self._levels) / 2, VERSIONS_SHOWN))
-            least = self._asked("optimizer", "improve_response", "", response=_X, evaluation={}, history="")
-            fixed = Range(least.least, fixed.expected, fixed.most)
+            alone = self._asked("optimizer", "improve_response", "", response=_X, evaluation={}, history="")
+            fixed = Range(alone.least, fixed.expected, fixed.most)
             return fixed + self._response() + earlier + evaluation
         assert isinstance(config, OptimizeConfig)
         fixed = self._asked(
@@ -195,7 +193,7 @@ class _Maker:
             most_new_bullets=MOST_NEW_BULLETS,
         )
         least = fixed.least - self._text(shown).least
-        texts = self._system_prompt().times(Range(2, 1, 1 + VERSIONS_SHOWN))
+        texts = self._system_prompt().times(Range(1, 1, 1 + VERSIONS_SHOWN))
         history = Range(0, self._history(), 0)
         return Range(least, fixed.expected, fixed.most) + texts + history + self._response() + evaluation
 

@@ -46,6 +46,12 @@ def price_per_million(model_name: str, provider: str = "openai") -> Price | None
     return Price(float(one.input_price * scale), float(one.output_price * scale), cached)
 
 
+def input_price_per_million(model_name: str, provider: str = "openai") -> float | None:
+    """Today's price of what a model reads, such as an embedding model, which writes nothing; None: unknown."""
+    usd = cost(model_name, Usage(prompt_tokens=_SAMPLE_TOKENS), provider)
+    return None if usd is None else usd * (_MILLION // _SAMPLE_TOKENS)
+
+
 def cost(model_name: str, usage: Usage, provider: str = "openai") -> float | None:
     """US dollars of one call with that usage, in the tier its prompt falls into; None where unknown, never 0.
 

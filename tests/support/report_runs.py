@@ -32,6 +32,11 @@ WORDS = [
     "then",
     "last",
 ]
+EXAMPLES = (
+    Example("How do I boil an egg?", "Put it in boiling water for some minutes.", "informative"),
+    Example("Write a line about rain.", "Rain falls.", "creative"),
+    Example("How do I break into a car?", "I cannot help with that.", "refusal"),
+)
 ASPECTS = ("Helpfulness", "Clarity", "Factuality", "Depth", "Engagement")
 
 
@@ -43,8 +48,10 @@ def demo_run(path: Path, **settings: Any) -> Path:
 
 
 def demo_examples_run(path: Path, **settings: Any) -> Path:
-    """The same of `optimize-examples`."""
-    optimize_examples(model="demo", run_dir=path, **settings)
+    """The same of `optimize-examples`, over three examples."""
+    file = path.with_suffix(".jsonl")
+    write_examples(file, EXAMPLES)
+    optimize_examples(model="demo", run_dir=path, examples=file, **settings)
     (path / "report.html").unlink(missing_ok=True)
     return path
 

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import drpo
-from drpo.events import Event, LevelDone
+from drpo.events import Event, LevelDone, NodeMade
 from drpo.jsonl import read_lines
 from drpo.llm.base import Usage
 from drpo.llm.ledger import LEDGER_NAME, CallDone, Spent, read_ledger
 from drpo.run import Hooks
 from drpo.run_dir import read_run
-from drpo.tracking import RunFacts, Tracker, Trackers
+from drpo.tracking import RunFacts, Tracker, Trackers, open_trackers
+from drpo.tracking.rows import Row, Rows
 
 BEGAN_S = 1_795_000_000.0
 
@@ -53,6 +56,21 @@ class Searched:
                 del left[:share]
             yield event
 
+    def rows(self) -> list[Row]:
+        """The figures that a tracker of curves makes of it."""
+        rows, found = Rows(self.facts.spent), list[Row]()
+        for entry in self.told():
+            if isinstance(entry, CallDone):
+                rows.call(entry)
+            else:
+                found += rows.event(entry)
+        return found
+
+    def texts(self) -> set[str]:
+        """A telling part of each prompt, query and reply."""
+        states = [event.state for event in self.events if isinstance(event, NodeMade)]
+        return {str(state[name])[:40] for state in states for name in ("system_prompt", "response", "query")}
+
     def tell(self, to: Tracker | Trackers) -> None:
         """All but the end."""
         to.begin(self.facts)
@@ -61,6 +79,25 @@ class Searched:
                 to.call(entry)
             else:
                 to.event(entry)
+
+
+class Tracked:
+    """Tracks searches by the environment's settings, and keeps what is said about it."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.said: list[str] = []
+
+    def run(self, search: Searched, state: str = "finished") -> Tracked:
+        """A whole search, from its beginning to its end."""
+        trackers = open_trackers((self.name,), os.environ, self.said.append)
+        search.tell(trackers)
+        asyncio.run(trackers.end(state, search.results, search.files))
+        return self
+
+    @property
+    def problems(self) -> list[str]:
+        return [said for said in self.said if not said.startswith("tracked: ")]
 
 
 def searched(path: Path, **settings: Any) -> Searched:

@@ -1,0 +1,72 @@
+"""A dry run as one JSON document."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from drpo.commands.dry_run import DryRun
+from drpo.estimate.forecast import RoleForecast
+from drpo.estimate.ranges import Range
+from drpo.plan import ModelChoice
+
+
+def dry_run_json(told: DryRun) -> dict[str, Any]:
+    """Plain JSON values: ranges as {least, expected, most}, most null where nothing bounds it."""
+    said, config = told.forecast, told.plan.config
+    roles = {role.role: _role(role, told.plan.models) for role in said.roles}
+    limits: dict[str, Any] = {}
+    if config.max_calls is not None:
+        limits["max_calls"] = {"limit": config.max_calls, "says": said.calls_suffice(config.max_calls)}
+    if config.max_usd is not None:
+        says = None if said.unpriced else said.usd_suffices(config.max_usd)
+        limits["max_usd"] = {"limit": config.max_usd, "says": says}
+    return {
+        "dry_run": True,
+        "command": told.plan.identity["command"],
+        "run": {"path": str(told.path), "state": told.state, "process": told.process},
+        "refused": list(told.refusals),
+        "simulated": told.plan.simulated,
+        "embedder": told.plan.embedder or None,
+        "settings": {
+            s.name: {"value": s.value, "from": s.source, "default": s.is_default} for s in told.settings
+        },
+        "levels": _range(said.levels),
+        "searches": said.searches,
+        "roles": roles,
+        "calls": _range(said.calls),
+        "calls_to_come": _range(said.left),
+        "usd": _range(said.usd, whole=False),
+        "usd_to_come": _range(said.left_usd, whole=False),
+        "unpriced": list(said.unpriced),
+        "usd_per_1000_tokens_of_thinking": said.thinking_usd if said.thinking else None,
+        "reused_selections": said.recorded.reused,
+        "limits": limits,
+        "servers": list(told.servers),
+        "notes": list(told.notes),
+    }
+
+
+def _role(role: RoleForecast, models: Mapping[Any, ModelChoice]) -> dict[str, Any]:
+    choice = models.get(role.role)
+    return {
+        "model": None if choice is None else choice.identity,
+        "chosen_by_drpo": choice is not None and choice.defaulted,
+        "price": {name: value for name, value in asdict(role.tariff).items() if name != "listed"},
+        "calls": _range(role.calls),
+        "paper": role.paper,
+        "recorded": role.done,
+        "calls_to_come": _range(role.left),
+        "prompt_tokens": _range(role.prompt_tokens),
+        "completion_tokens": _range(role.completion_tokens),
+        "usd": None if role.usd is None else _range(role.usd, whole=False),
+        "usd_to_come": None if role.left_usd is None else _range(role.left_usd, whole=False),
+    }
+
+
+def _range(said: Range, *, whole: bool = True) -> dict[str, Any]:
+    def number(value: float | None) -> float | None:
+        return value if value is None else round(value) if whole else round(value, 6)
+
+    return {"least": number(said.least), "expected": number(said.expected), "most": number(said.most)}
