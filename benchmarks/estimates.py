@@ -34,7 +34,7 @@ EXAMPLES = "examples"
 SETTINGS: dict[str, dict[str, Any]] = {
     "the defaults": {},
     "world 7": {"demo_seed": 7, "random_seed": 7},
-    "width 1, one sample": {"width": 1, "samples": 1, "depth": 8},
+    "width 1, one sample": {"width": 1, "samples": 1, "depth": 8, "max_extra_depth": 3},
     "width 1, five samples": {"width": 1, "samples": 5, "depth": 8, "max_extra_depth": 2},
     "width 3, two samples": {"width": 3, "samples": 2, "depth": 10},
     "width 4, five samples": {"width": 4, "samples": 5, "depth": 12, "max_extra_depth": 5},
@@ -42,7 +42,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "depth 25, no extra": {"depth": 25, "max_extra_depth": 0},
     "patience 2": {"patience": 2},
     "patience 4, last reward": {"patience": 4, "path_score": "last", "demo_seed": 3},
-    "three evaluations": {"evaluations": 3, "depth": 6, "max_extra_depth": 3},
+    "three evaluations": {"evaluations": 3, "depth": 4, "max_extra_depth": 2},
     "no repairs": {"repairs": 0, "demo_seed": 5},
     "two repairs": {"repairs": 2, "depth": 12, "demo_seed": 8},
     "greedy": {"search": "greedy", "samples": 4, "depth": 15},

@@ -66,7 +66,7 @@ class Terminal:
 
 @dataclass(frozen=True)
 class Seen:
-    """A run in a terminal of its own: its display while it went on, and all that is left in the end."""
+    """A run in a terminal of its own: its display while it went on, and what is left in the end."""
 
     going: list[str]
     left: list[str]
@@ -119,9 +119,12 @@ def seen_in(runs: dict[str, Terminal]) -> dict[str, Seen]:
             run.tmux("resize-window", "-t", name, "-x", "60", "-y", "40")
     for run in runs.values():
         until(run.has_ended)
-    return {
-        name: Seen(going[name], run.lines("-S", "-"), run.cursor_is_shown()) for name, run in runs.items()
-    }
+    seen = {}
+    for name, run in runs.items():
+        # What a terminal that becomes narrower has pushed out of its screen nobody can draw anew.
+        left = run.lines() if name == "resized" else run.lines("-S", "-")
+        seen[name] = Seen(going[name], left, run.cursor_is_shown())
+    return seen
 
 
 def test_while_a_run_goes_on_its_terminal_shows_where_it_stands(seen: dict[str, Seen]) -> None:

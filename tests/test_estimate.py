@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from benchmarks.estimates import SETTINGS, Compared, compare
 from drpo.config import ExamplesConfig, OptimizeConfig
-from drpo.errors import RecordDamaged
+from drpo.errors import BudgetSpent, RecordDamaged
 from drpo.estimate.counts import counts_of, paper_counts
 from drpo.estimate.forecast import Forecast, Recorded, forecast, read_recorded
 from drpo.estimate.habits import CHAT_BASE, DEMO, PLAIN_BASE, habits_of
@@ -135,25 +135,35 @@ class Dice:
         return Unscored(reward, Failed("unread")) if self.dice.random() < self.bad else Scored(reward, reward)
 
 
+SHAPES = st.fixed_dictionaries(
+    {
+        "width": st.integers(1, 4),
+        "samples": st.integers(1, 4),
+        "depth": st.integers(2, 7),
+        "max_extra_depth": st.integers(0, 5),
+        "keep_above": st.sampled_from([0.5, 3.0, 4.5, 5.0]),
+        "patience": st.sampled_from([None, 1, 2]),
+        "path_score": st.sampled_from(["mean", "last"]),
+    }
+)
+
+
+@pytest.fixture(scope="module")
+def any_plan() -> Plan:
+    return planned()
+
+
 @settings(max_examples=150)
-@given(
-    st.integers(1, 4), st.integers(1, 4), st.integers(2, 7), st.integers(0, 5), st.integers(1, 12),
-    st.sampled_from([0.5, 3.0, 4.5, 5.0]), st.sampled_from([0.0, 0.1, 0.5, 0.9]),
-    st.sampled_from([None, 1, 2]), st.sampled_from(["mean", "last"]), st.randoms(use_true_random=False),
-)  # fmt: skip
+@given(SHAPES, st.integers(1, 12), st.sampled_from([0.0, 0.1, 0.5, 0.9]), st.randoms(use_true_random=False))
 def test_no_search_leaves_the_bounds(
-    width: int, samples: int, depth: int, extra: int, queries: int, keep_above: float, bad: float,
-    patience: int | None, path_score: Any, dice: random.Random,
-) -> None:  # fmt: skip
-    plan = planned(
-        width=width, samples=samples, depth=depth, max_extra_depth=extra, keep_above=keep_above,
-        patience=patience, path_score=path_score,
-    )  # fmt: skip
-    plan = replace(plan, inputs=replace(plan.inputs, queries=plan.inputs.queries[:queries]))
-    assert isinstance(plan.config, OptimizeConfig)
-    counts = counts_of(plan, DEMO)
-    problem = Dice(dice, keep_above, bad)
-    strategy = prompt_strategy(plan.config, min(queries, depth + extra))
+    any_plan: Plan, shape: dict[str, Any], queries: int, bad: float, dice: random.Random
+) -> None:
+    inputs = replace(any_plan.inputs, queries=any_plan.inputs.queries[:queries])
+    config = any_plan.config.model_copy(update=shape)
+    assert isinstance(config, OptimizeConfig)
+    counts = counts_of(replace(any_plan, config=config, inputs=inputs), DEMO)
+    problem = Dice(dice, config.keep_above, bad)
+    strategy = prompt_strategy(config, min(queries, config.depth + config.max_extra_depth))
     levels = asyncio.run(searched(problem, strategy))
     assert problem.tries <= (counts.base.most or 0)
     assert problem.orders <= (counts.orders.most or 0)
@@ -237,12 +247,12 @@ def one(said: Forecast, name: str) -> Any:
 
 
 def test_one_choice_a_request_and_every_repair_count_at_most() -> None:
-    plain = one(forecast(planned(repairs=0, depth=5, max_extra_depth=0)), "optimizer").calls.most
-    for repairs in (1, 2):
-        assert one(
-            forecast(planned(repairs=repairs, depth=5, max_extra_depth=0)), "optimizer"
-        ).calls.most == ((1 + repairs) * plain)
-    assert plain == 3 * (1 + 2 + 2 + 2)
+    def most(repairs: int) -> Any:
+        return one(forecast(planned(repairs=repairs, depth=5, max_extra_depth=0)), "optimizer").calls.most
+
+    assert [most(repairs) for repairs in (0, 1, 2)] == [
+        3 * (1 + 2 + 2 + 2) * (1 + repairs) for repairs in (0, 1, 2)
+    ]
 
 
 def test_static_rewards_ask_no_selector_and_repeated_ones_ask_the_evaluator_again() -> None:
@@ -322,21 +332,10 @@ def test_what_thinking_adds_is_a_thousand_tokens_a_reply() -> None:
 
 def test_prompts_of_a_long_context_have_their_own_price() -> None:
     """gpt-6.1-sol costs more above its tier, and by --price it costs the same throughout."""
-    prompt = "Be kind. " * 40_000
-    listed = forecast(
-        planned(KEY, model="demo", optimizer="gpt-6.1-sol", evaluator="demo", initial_prompt=prompt)
-    )
-    given = forecast(
-        planned(
-            KEY,
-            model="demo",
-            optimizer="gpt-6.1-sol",
-            evaluator="demo",
-            initial_prompt=prompt,
-            price=("optimizer=2/10",),
-        )  # fmt: skip
-    )
-    assert one(listed, "optimizer").usd.expected > 1.3 * one(given, "optimizer").usd.expected
+    given = {"optimizer": "gpt-6.1-sol", "evaluator": "demo", "initial_prompt": "Be kind. " * 40_000}
+    listed = forecast(planned(KEY, **given))
+    same = forecast(planned(KEY, **given, price=("optimizer=2/10",)))
+    assert one(listed, "optimizer").usd.expected > 1.3 * one(same, "optimizer").usd.expected
 
 
 def test_an_embedder_at_an_endpoint_has_its_row() -> None:
@@ -412,8 +411,6 @@ def test_what_a_limit_of_money_means() -> None:
 
 
 def test_too_little_to_begin_is_what_a_run_finds_too(tmp_path: Path) -> None:
-    from drpo.errors import BudgetSpent
-
     settings_ = {"depth": 3, "price": PRICES, "max_usd": 0.03}
     assert forecast(planned(**settings_)).usd_suffices(0.03) == "too little to begin"
     with pytest.raises(BudgetSpent):

@@ -45,9 +45,9 @@ that a run would end with, the first of 2 settings, 6 run directory, 8 disk,
 def command(config: Path | None, offline: bool, load_embedder: bool, as_json: bool, **flags: Any) -> None:
     """Check what `drpo optimize` with the same flags would need, before it is begun.
 
-    Settings and files, keys (never shown), endpoints, the embedder, vLLM and its GPUs, the disk: a line each,
-    and what to do where something is wrong. Each endpoint and model is sent one tiny request, which may take
-    --timeout-s, at most 30 s. No server is started and no run is begun.
+    Settings and files, keys (never shown), endpoints, the embedder, vLLM and its GPUs, the disk: a line
+    each, and what to do where something is wrong. Each endpoint and model is sent one tiny request, which
+    may take --timeout-s, at most 30 s. No server is started and no run is begun.
     """
     sources, checks = _sources(flags, config)
     findings = asyncio.run(examine(sources, requests=not offline, load=load_embedder))

@@ -1,4 +1,4 @@
-"""Whether a run can be kept: folders that can be written, room, durable writes, locks; and what is there."""
+"""Whether a run can be kept: folders that can be written, room, durable writes, locks; what is there."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def free_gb(path: Path) -> float:
 
 
 def disk_checks(prepared: Prepared, mounts: Path = _MOUNTS) -> Iterator[Check]:
-    """The folder of the run (of the runs, where it cannot be told which), by a file that is removed again."""
+    """The folder of the run (of the runs, where it cannot be told which), by a file that is removed."""
     config = prepared.config
     if config is None:
         return
@@ -117,7 +117,7 @@ def run_checks(prepared: Prepared) -> Iterator[Check]:
 
 
 def file_system_of(folder: Path, mounts: Path = _MOUNTS) -> str:
-    """The type of the file system that holds `folder`, such as ext4; empty where the system does not say."""
+    """The type of the file system that holds `folder`, such as ext4; empty where that is not told."""
     try:
         lines = [line.split() for line in mounts.read_text(encoding="utf-8", errors="replace").splitlines()]
     except OSError:

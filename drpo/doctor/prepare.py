@@ -224,8 +224,8 @@ def _unusable(
 def _wrong_by_themselves(
     config: OptimizeConfig, environment: Mapping[str, str], missing: Collection[Role]
 ) -> dict[Role, InputError]:
-    """What is said of each role whose own model is the trouble. The base model's is looked at first: whether
-    it is simulated decides the default of the others."""
+    """What is said of each role whose own model is the trouble. The base model's is looked at first:
+    whether it is simulated decides the default of the others."""
     wrong: dict[Role, InputError] = {}
     for role in (role for role in ROLES if role not in missing):
         others = set(ROLES) - {role}

@@ -90,8 +90,8 @@ def _endpoints(choice: ModelChoice, environment: Mapping[str, str]) -> tuple[End
 
 
 def without(request: Request, parameter: str, thinking_tokens: int | None = None) -> Request:
-    """The request without a parameter; as a run, with max_completion_tokens where max_tokens is not taken and
-    the settings bound the thinking."""
+    """The request without a parameter; as a run, with max_completion_tokens where max_tokens is not taken
+    and the settings bound the thinking."""
     if parameter == "max_tokens" and thinking_tokens is not None and request.max_tokens is not None:
         longest = request.max_tokens + thinking_tokens
         return replace(request, max_tokens=None, max_completion_tokens=longest)
@@ -125,7 +125,7 @@ def _request(plan: Plan, roles: Collection[Role], form: PromptForm) -> Request:
 
 
 async def base_facts(plan: Plan, environment: Mapping[str, str], connections: Connections) -> BaseFacts:
-    """How the base model would be asked (see `drpo.respond`), and its server's context, as far as that says.
+    """How the base model would be asked (see `drpo.respond`), and its server's context, as far as it tells.
     Nothing is raised: a server that does not answer is found out by the request."""
     config, base = plan.config, plan.models["base"]
     assert isinstance(config, OptimizeConfig)

@@ -90,11 +90,11 @@ def _context(
 ) -> dict[str, Any]:
     identity = view.identity
     is_prompt = view.command == "optimize"
-    base = identity["models"].get("base")
     return {
         "view": view,
         "name": view.path.name or "run",
-        "about": f"A search for a system prompt for {base}" if is_prompt else "A search for better examples",
+        "about": "A search for a system prompt for" if is_prompt else "A search for better examples",
+        "base": identity["models"].get("base"),
         "standing": standing(view, trees, state),
         "written": written_s and time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(written_s)),
         "cards": cards(view, trees),

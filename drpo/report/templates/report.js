@@ -117,8 +117,8 @@
     if (node.a !== undefined) {
       parts.push(make("h4", "", "Response"), textBox(node.a));
       if (node.x !== undefined) {
-        const why = node.x === "length" ? "It was cut at the longest length." : `It ended by: ${node.x}.`;
-        parts.push(make("p", "quiet", why));
+        const why = node.x === "length" ? ["It was cut at the longest length."] : ["It ended by: ", make("bdi", "", node.x)];
+        parts.push(make("p", "quiet", ...why));
       }
     }
     return [...parts, ...scores(node)];
