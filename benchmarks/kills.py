@@ -36,7 +36,18 @@ from tests.support.command import roles_at
 from tests.support.mock_openai import Reply, drpo_answers
 from tests.support.served import Served
 
-SEARCH = ("--depth", "5", "--width", "2", "--samples", "2", "--max-extra-depth", "1", "--quiet", "--no-report")
+SEARCH = (
+    "--depth",
+    "5",
+    "--width",
+    "2",
+    "--samples",
+    "2",
+    "--max-extra-depth",
+    "1",
+    "--quiet",
+    "--no-report",
+)
 LATENCIES_MS = (0, 3, 20)
 CONCURRENCIES = (1, 3, 64)
 RESULTS = ("alignment.json", "events.jsonl")

@@ -80,19 +80,26 @@ def large_report(run: Path, repeats: int) -> None:
 
 async def cost_of_keeping(folder: Path, repeats: int) -> None:
     """What a run with a report takes more than one without, in turn, and how long its report holds it up."""
-    walls: dict[bool, list[float]] = {True: [], False: []}
+    took: dict[bool, list[tuple[float, float]]] = {True: [], False: []}
     for number in range(repeats):
         for report in (False, True):
             config = _slow(folder / f"{number}-{report}", report=report)
-            began = time.perf_counter()
+            began = time.perf_counter(), time.process_time()
             await run_optimize(optimize_plan(config, environment()), environment(), Hooks())
-            walls[report].append(time.perf_counter() - began)
-    more = [with_it - without for without, with_it in zip(walls[False], walls[True], strict=True)]
-    without_s, more_s = statistics.median(walls[False]), statistics.median(more)
-    spread = f"{1000 * min(more):+.0f} to {1000 * max(more):+.0f} ms"
-    print(f"a run of {without_s:.2f} s takes {1000 * more_s:+.0f} ms with a report ({spread}), ", end="")
-    print(f"{more_s / without_s:+.1%}; pair by pair, {repeats} pairs")
-    print(f"it is held up for {1000 * await _held_up(folder / 'held'):.0f} ms of that")
+            took[report].append((time.perf_counter() - began[0], time.process_time() - began[1]))
+    wall_s = statistics.median(wall for wall, _ in took[False])
+    print(f"a run of {wall_s:.2f} s with a report, pair by pair, {repeats} pairs:")
+    for index, what in enumerate(("wall", "CPU")):
+        more = [
+            with_it[index] - without[index] for without, with_it in zip(took[False], took[True], strict=True)
+        ]
+        middle, least, most = statistics.median(more), min(more), max(more)
+        print(
+            f"  {what} time {1000 * middle:+.0f} ms ({1000 * least:+.0f} to {1000 * most:+.0f}), "
+            f"{middle / wall_s:+.1%} of its wall time"
+        )
+    held_s = await _held_up(folder / "held")
+    print(f"  held up for {1000 * held_s:.0f} ms, {held_s / wall_s:.1%}; the rest is done while it waits")
 
 
 def _slow(run: Path, *, report: bool) -> OptimizeConfig:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -20,7 +21,7 @@ from drpo.estimate.counts import counts_of, paper_counts
 from drpo.estimate.forecast import Forecast, Recorded, forecast, read_recorded
 from drpo.estimate.habits import CHAT_BASE, DEMO, PLAIN_BASE, habits_of
 from drpo.estimate.ranges import Range, exactly, total
-from drpo.plan import Plan, examples_plan, optimize_plan
+from drpo.plan import Inputs, Plan, choose_models, examples_plan, optimize_plan
 from drpo.search.engine import search
 from drpo.search.problem import Draw, Keep, Proposals
 from drpo.search.strategy import Beam, Strategy
@@ -39,13 +40,30 @@ SMALL = (
 PRICES = ("base=1/2", "optimizer=2/10", "evaluator=2/10", "selector=2/10")
 
 
+@functools.cache
+def shipped() -> Inputs:
+    """The shipped texts, read once."""
+    return optimize_plan(resolve(OptimizeConfig, {"model": "demo"}, {}), {}).inputs
+
+
 def planned(environment: dict[str, str] | None = None, **given: Any) -> Plan:
-    given = {"model": "demo", **given}
-    return optimize_plan(resolve(OptimizeConfig, given, {}), environment or {})
+    config = resolve(OptimizeConfig, {"model": "demo", **given}, {})
+    if "seeds" in given:
+        return optimize_plan(config, environment or {})
+    models = choose_models(config, environment or {}, {})
+    return Plan(config, models, shipped(), config.embedder or "lexical", {})
+
+
+@functools.cache
+def shipped_examples() -> Inputs:
+    """The shipped examples, read once."""
+    return examples_plan(resolve(ExamplesConfig, {"model": "demo"}, {}), {}).inputs
 
 
 def of_examples(**given: Any) -> Plan:
-    return examples_plan(resolve(ExamplesConfig, {"model": "demo", **given}, {}), KEY)
+    config = resolve(ExamplesConfig, {"model": "demo", **given}, {})
+    models = choose_models(config, KEY, {})
+    return Plan(config, {r: m for r, m in models.items() if r != "base"}, shipped_examples(), "", {})
 
 
 # Against real runs
@@ -405,13 +423,13 @@ def test_what_a_limit_of_money_means() -> None:
     assert said.usd_suffices((usd.most or 0) + 0.001) == "enough"
     assert said.usd_suffices(usd.expected * 1.01) == "may end early"
     assert said.usd_suffices(usd.expected * 0.99) == "will likely end early"
-    held = max(role.held_usd for role in said.roles)
+    held = max(role.held_usd or 0.0 for role in said.roles)
     assert held > 3 * 2048 * 10 / 1e6  # one request for three proposals is set aside as long as they can be
     assert said.usd_suffices(held * 0.99) == "too little to begin"
 
 
 def test_too_little_to_begin_is_what_a_run_finds_too(tmp_path: Path) -> None:
-    settings_ = {"depth": 3, "price": PRICES, "max_usd": 0.03}
+    settings_: dict[str, Any] = {"depth": 3, "price": PRICES, "max_usd": 0.03}
     assert forecast(planned(**settings_)).usd_suffices(0.03) == "too little to begin"
     with pytest.raises(BudgetSpent):
         compare("poor", settings_, tmp_path)
