@@ -14,12 +14,12 @@ from types import NoneType
 from typing import Any, assert_never
 
 from drpo.alignment import FILE_NAME, Alignment, read_alignment
+from drpo.data import read_examples, read_queries
 from drpo.errors import InputError
 from drpo.events import Event, LevelDone, NodeMade, ProposalDropped, SearchDone, read_events
 from drpo.llm.ledger import LEDGER_NAME, Spent, read_ledger
 from drpo.progress import PROGRESS_NAME, Snapshot, read_progress
 from drpo.results import RESULT_NAME, ExamplesResult, read_examples_result
-from drpo.run_dir import read_inputs
 from drpo.run_file import read_run
 from drpo.types import Example, Query
 
@@ -125,7 +125,9 @@ class RunView:
 def read_view(path: Path) -> RunView:
     """The run in `path`. Raises InputError where there is none, or one of a newer drpo."""
     run = read_run(path)
-    inputs = read_inputs(path)
+    # The templates are left alone: nothing of a run is rendered with them to be shown.
+    inputs = path / "inputs"
+    seeds = inputs / "queries.jsonl"
     command = str(run["identity"]["command"])
     has_alignment = (path / FILE_NAME).exists()
     has_result = command == "optimize-examples" and (path / RESULT_NAME).exists()
@@ -133,8 +135,8 @@ def read_view(path: Path) -> RunView:
         path=path,
         command=command,
         run=run,
-        queries=inputs.queries,
-        examples=inputs.examples.examples,
+        queries=tuple(read_queries(seeds).queries) if seeds.exists() else (),
+        examples=tuple(read_examples(inputs / "examples.jsonl").examples),
         trees=read_trees(path / "events.jsonl"),
         alignment=read_alignment(path) if has_alignment else None,
         improved=read_examples_result(path) if has_result else None,

@@ -1,4 +1,4 @@
-"""`drpo diff` says what two results have in common and what not, and when their figures cannot be compared."""
+"""`drpo diff` says what two results have in common and what not, and when figures cannot be compared."""
 
 from __future__ import annotations
 

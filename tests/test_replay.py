@@ -163,7 +163,7 @@ def test_an_unfinished_run_lists_what_is_missing(shell: Shell, run: Path, share:
     (run / "events.jsonl").unlink()
     error = shell.refused(4, "replay", "run")
     assert "the run has not finished" in error and "cannot be known" in error
-    assert "the run has not finished" in shell.refused(2, "show", "run")
+    assert "found none: there is nothing to show yet" in shell.refused(2, "show", "run")
 
 
 def test_a_run_of_optimize_examples_replays(shell: Shell) -> None:

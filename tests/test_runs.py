@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import subprocess
@@ -40,6 +41,10 @@ def made(run: Path, path: Path, **progress: Any) -> Path:
 def older(run: Path, path: Path) -> Path:
     """A run of a drpo that kept neither progress nor books."""
     return copy_of(run, path, without=("progress.json", "ledger.jsonl", "report.html"))
+
+
+def _update(change: dict[str, Any], data: dict[str, Any]) -> None:
+    data.update(change)
 
 
 def rows(shell: Shell, *options: object) -> dict[str, dict[str, Any]]:
@@ -147,10 +152,13 @@ def test_the_newest_stand_first_and_others_can_be_asked_for(shell: Shell, prompt
 
 def test_what_is_wrong_with_a_run_is_listed_beside_the_others(shell: Shell, prompts: Path) -> None:
     runs = shell.folder / "runs"
-    for name, change in (("newer", {"schema": 2}), ("strange", {"identity": []}), ("typed", {"identity": 5})):
-        change_json(
-            copy_of(prompts, runs / name) / "run.json", lambda data, change=change: data.update(change)
-        )
+    changes: dict[str, dict[str, Any]] = {
+        "newer": {"schema": 2},
+        "strange": {"identity": []},
+        "typed": {"identity": 5},
+    }
+    for name, change in changes.items():
+        change_json(copy_of(prompts, runs / name) / "run.json", functools.partial(_update, change))
     (copy_of(prompts, runs / "torn") / "run.json").write_text('{"schema": 1, "iden', encoding="utf-8")
     (older(prompts, runs / "cut") / "alignment.json").write_text("{", encoding="utf-8")
     copy_of(prompts, runs / "sound")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from drpo.config import PUBLISHED, PUBLISHED_EXAMPLES, CommonConfig, ExamplesConfig, OptimizeConfig, flag
+from drpo.commands.setting_sources import Setting, settings_of
+from drpo.config import ExamplesConfig, OptimizeConfig
 from drpo.errors import InputError, ReplayMissed
 from drpo.estimate.counts import replies_may_be_cut
 from drpo.estimate.forecast import Forecast, Recorded, forecast, read_recorded
@@ -38,17 +38,6 @@ from drpo.wiring import EmbeddingLimits, build_retriever, build_reward
 
 State = Literal["begin", "resume", "finished", "running"]
 _SHOWN_PORT = 8000
-
-
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """One setting as it was resolved. source: the flag, variable or file it comes from, "preset" or
-    "default"."""
-
-    name: str
-    value: Any
-    source: str
-    is_default: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,42 +81,6 @@ def look_ahead(
         servers=() if state == "finished" else tuple(_servers(plan, environment)),
         notes=tuple(_notes(plan, said)),
     )
-
-
-def settings_of(
-    config: CommonConfig, environment: Mapping[str, str], flags: Mapping[str, Any], file: Path | None
-) -> tuple[Setting, ...]:
-    """Every setting with its value and where that comes from, in the order of `drpo.settings.resolve`."""
-    in_file = _names_in(file)
-    preset = PUBLISHED if isinstance(config, OptimizeConfig) else PUBLISHED_EXAMPLES
-    preset_given = flags.get("preset") is not None
-    found = []
-    for name, value in config.model_dump(mode="json").items():
-        field = type(config).model_fields[name]
-        by_preset = config.preset is not None and name in preset
-        if flags.get(name) is not None:
-            source = flag(name)
-        elif by_preset and preset_given:
-            source = f"--preset {config.preset}"
-        elif f"DRPO_{name.upper()}" in environment and name != "roles":
-            source = f"DRPO_{name.upper()}"
-        elif name in in_file:
-            source = str(file)
-        else:
-            source = f"preset {config.preset}" if by_preset else "default"
-        found.append(Setting(name, value, source, getattr(config, name) == field.default))
-    return tuple(found)
-
-
-def _names_in(file: Path | None) -> set[str]:
-    """The settings that the file gives; it was read before, so it can be read."""
-    if file is None:
-        return set()
-    data = tomllib.loads(file.read_text(encoding="utf-8-sig"))
-    names = {name.replace("-", "_") for name in data}
-    roles = data.get("roles", {})
-    by_role = {"base": "model"}
-    return names | {by_role.get(role, role) for role, given in roles.items() if "model" in given}
 
 
 def _state_of(path: Path, plan: Plan) -> tuple[State, int | None]:

@@ -20,7 +20,7 @@ def dry_run_json(told: DryRun) -> dict[str, Any]:
     if config.max_calls is not None:
         limits["max_calls"] = {"limit": config.max_calls, "says": said.calls_suffice(config.max_calls)}
     if config.max_usd is not None:
-        says = None if said.unpriced else said.usd_suffices(config.max_usd)
+        says = None if said.unpriced or told.refusals else said.usd_suffices(config.max_usd)
         limits["max_usd"] = {"limit": config.max_usd, "says": says}
     return {
         "dry_run": True,

@@ -9,8 +9,9 @@ from typing import Any
 
 import click
 
-from drpo.commands.dry_run import DryRun, Setting
+from drpo.commands.dry_run import DryRun
 from drpo.commands.dry_run_json import dry_run_json
+from drpo.commands.setting_sources import Setting
 from drpo.commands.terminal import columns, print_json, safe, styled
 from drpo.config import ExamplesConfig, flag
 from drpo.estimate.forecast import Enough, RoleForecast
@@ -125,7 +126,11 @@ def _price(tariff: RoleTariff | None) -> str:
 
 def _settings(told: DryRun) -> Iterator[str]:
     rows = [
-        (flag(setting.name)[2:], _value(setting.value), safe(setting.source))
+        (
+            setting.name if "." in setting.name else flag(setting.name)[2:],
+            _value(setting.value),
+            safe(setting.source),
+        )
         for setting in told.settings
         if not setting.is_default
     ]

@@ -88,7 +88,8 @@ def calls_of(counts: Counts, plan: Plan, habits: Habits) -> dict[Role, tuple[Ran
     samples = getattr(config, "samples", 1)
     choices = counts.orders.times(exactly(samples))
     form = getattr(config, "prompt_form", "auto")
-    tried = base is not None and base.provider == "vllm" and form == "auto"
+    known = base is not None and base.entry is not None and base.entry.form != "auto"
+    tried = base is not None and base.provider == "vllm" and form == "auto" and not known
     return {
         "base": (counts.base, Range(0, 0, 1 if tried else 0)),
         "optimizer": (

@@ -47,7 +47,7 @@ def price_per_million(model_name: str, provider: str = "openai") -> Price | None
 
 
 def input_price_per_million(model_name: str, provider: str = "openai") -> float | None:
-    """Today's price of what a model reads, such as an embedding model, which writes nothing; None: unknown."""
+    """Today's price of what a model reads, such as an embedding model that writes nothing; None: unknown."""
     usd = cost(model_name, Usage(prompt_tokens=_SAMPLE_TOKENS), provider)
     return None if usd is None else usd * (_MILLION // _SAMPLE_TOKENS)
 
