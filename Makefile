@@ -19,7 +19,8 @@ types: $(VENV)/installed-dev
 	$(BIN)/mypy
 
 unit: $(VENV)/installed-dev
-	$(BIN)/python -m pytest -n 2 --cov --cov-report=term:skip-covered --cov-fail-under=95
+	$(BIN)/python -m pytest -n 2 -m "not browser and not embed and not track and not vllm" \
+		--cov --cov-report=term:skip-covered --cov-fail-under=95
 
 # Reports in a real browser: needs Chromium (Debian: apt-get install chromium).
 browser: $(VENV)/installed-dev

@@ -31,6 +31,7 @@ def own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         if name.startswith(("DRPO_", "OPENAI_")) or name == "VLLM_API_KEY":
             monkeypatch.delenv(name)
     monkeypatch.setenv("DRPO_CACHE_DIR", str(tmp_path / "drpo-cache"))
+    monkeypatch.setenv("DRPO_REPORT", "false")  # its page takes as long as a small run; its tests ask for it
 
 
 @pytest.fixture(autouse=True)

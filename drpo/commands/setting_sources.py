@@ -13,8 +13,8 @@ from drpo.config import PUBLISHED, PUBLISHED_EXAMPLES, CommonConfig, OptimizeCon
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One setting as it was resolved. name: as in the settings, or with dots as in a file. source: the flag, variable or file it comes from, "preset" or
-    "default"."""
+    """One setting as it was resolved. name: as in the settings, or with dots as in a file. source: the flag,
+    variable or file it comes from, "preset" or "default"."""
 
     name: str
     value: Any
