@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import tomllib
@@ -58,14 +59,6 @@ class Templates:
         if folder is not None:
             _refuse_misnamed(folder, names)
         self._sources = {name: _read(self._path(name)) for name in names}
-        self._env = jinja2.Environment(
-            loader=jinja2.DictLoader(self._sources),
-            undefined=jinja2.StrictUndefined,
-            autoescape=False,  # prompts are plain text, not markup
-            trim_blocks=True,
-            lstrip_blocks=True,
-        )
-        self._env.filters.update(json=_json, fenced=fenced)
         self._jobs = {job: self._load(job) for job in JOBS}
         for macro in CHAT_MACROS:
             self.render_macro("respond_chat", macro, "")
@@ -103,21 +96,9 @@ class Templates:
     def _load(self, job: str) -> jinja2.Template:
         path = self._path(f"{job}.j2")
         try:
-            tree = self._env.parse(self._sources[path.name])
-            template = self._env.get_template(path.name)
+            return _compiled(job, self._sources[path.name])
         except jinja2.TemplateSyntaxError as error:
-            raise InputError(f"{path}:{error.lineno}: not a jinja2 template: {error.message}") from error
-        if any(True for _ in jinja2.meta.find_referenced_templates(tree)):
-            raise InputError(f"{path}: expected a template that stands alone, found one that names another")
-        unknown = jinja2.meta.find_undeclared_variables(tree) - {*VARIABLES[job], *self._env.globals}
-        if unknown:
-            name = min(unknown)
-            lines = [node.lineno for node in tree.find_all(jinja2.nodes.Name) if node.name == name]
-            known = ", ".join(VARIABLES[job]) or "none, only the parameters of its macros"
-            raise InputError(
-                f"{path}:{min(lines)}: unknown variable {name!r}; this template is given: {known}"
-            )
-        return template
+            raise InputError(f"{path}:{error.lineno}: {error.message}") from error
 
     def _load_aspects(self) -> AspectBook:
         path = self._path(ASPECTS_FILE)
@@ -143,6 +124,41 @@ class Templates:
         if unknown:
             raise InputError(f"{path}: static names {unknown[0]!r}, which [aspects] does not define")
         return AspectBook(tuple(aspects.values()), tuple(aspects[name] for name in dict.fromkeys(static)))
+
+
+@functools.lru_cache(maxsize=4 * len(JOBS))
+def _compiled(job: str, source: str) -> jinja2.Template:
+    """The template of one job; compiling takes longer than all that is done with it in a small run.
+
+    Raises jinja2.TemplateSyntaxError where it is none, or not one for this job.
+    """
+    env = jinja2.Environment(
+        undefined=jinja2.StrictUndefined,
+        autoescape=False,  # prompts are plain text, not markup
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    env.filters.update(json=_json, fenced=fenced)
+    try:
+        tree = env.parse(source)
+        code = env.compile(env.parse(source))  # compiling changes its tree
+    except jinja2.TemplateSyntaxError as error:
+        raise jinja2.TemplateSyntaxError(f"not a jinja2 template: {error.message}", error.lineno) from error
+    for named in tree.find_all(
+        (jinja2.nodes.Extends, jinja2.nodes.Include, jinja2.nodes.Import, jinja2.nodes.FromImport)
+    ):
+        raise jinja2.TemplateSyntaxError(
+            "expected a template that stands alone, found one that names another", named.lineno
+        )
+    unknown = jinja2.meta.find_undeclared_variables(tree) - {*VARIABLES[job], *env.globals}
+    if unknown:
+        name = min(unknown)
+        lines = [node.lineno for node in tree.find_all(jinja2.nodes.Name) if node.name == name]
+        known = ", ".join(VARIABLES[job]) or "none, only the parameters of its macros"
+        raise jinja2.TemplateSyntaxError(
+            f"unknown variable {name!r}; this template is given: {known}", min(lines)
+        )
+    return jinja2.Template.from_code(env, code, dict(env.globals))
 
 
 def _refuse_misnamed(folder: Path, names: list[str]) -> None:
