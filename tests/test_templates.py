@@ -151,7 +151,7 @@ BAD_TEMPLATES = (
     ("evaluate.j2", b"a\nb\n{% for %}", r"evaluate\.j2:3: not a jinja2 template"),
     ("evaluate.j2", b"{{ query | nosuch }}", r"evaluate\.j2:1: .*nosuch"),
     ("evaluate.j2", b"\xff\xfe", r"evaluate\.j2: expected a text file in UTF-8"),
-    ("evaluate.j2", b"{% include 'shared.j2' %}", r"evaluate\.j2: .*stands alone"),
+    ("evaluate.j2", b"{% include 'shared.j2' %}", r"evaluate\.j2:1: .*stands alone"),
     ("evalute.j2", b"x", r"evalute\.j2: no template has this name"),
     ("respond_chat.j2", b"{% macro system(t) %}{% endmacro %}", r"respond_chat\.j2: macro 'user'"),
     ("aspects.toml", b"[aspects\n", r"aspects\.toml: expected TOML.*line 1"),
