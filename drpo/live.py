@@ -11,7 +11,7 @@ import ipaddress
 import itertools
 import random
 import secrets
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -133,14 +133,34 @@ def _client(choice: ModelChoice, resources: Resources) -> LLM:
 
 
 def endpoints_of(choice: ModelChoice, environment: Mapping[str, str]) -> tuple[Endpoint, ...]:
-    """Where the model is served and with which key. Raises InputError where OpenAI's is missing."""
-    key = next((environment[name] for name in choice.key_variables if environment.get(name)), None)
+    """Where the model is served and with which key. Raises InputError where OpenAI's is missing, or where
+    no header can hold one."""
+    key = key_in(choice.key_variables, environment)
     if key is None and choice.key_variables == ("OPENAI_API_KEY",):
         raise InputError(
             f"{choice.identity}: OPENAI_API_KEY is not set; set it (or put it into .env), "
             "or name another endpoint with @URL"
         )
     return tuple(Endpoint(url, key) for url in choice.urls)
+
+
+def key_in(variables: Sequence[str], environment: Mapping[str, str]) -> str | None:
+    """The key in the first of these variables that is set. Raises InputError, without the key, where it
+    cannot be sent."""
+    name = next((name for name in variables if environment.get(name)), None)
+    if name is None:
+        return None
+    if cannot_be_sent(environment[name]):
+        raise InputError(
+            f"{name}: expected a key of ASCII characters in one line, came one that no request can carry; "
+            "copy the key once more, nothing around it"
+        )
+    return environment[name]
+
+
+def cannot_be_sent(key: str) -> bool:
+    """Whether no HTTP header can hold the key: line ends, other control characters, not ASCII."""
+    return not key.isascii() or not key.isprintable()
 
 
 def managed_server(choice: ModelChoice, resources: Resources) -> ManagedServer:

@@ -7,6 +7,7 @@ ledger.jsonl     every request with what it may cost and what it did cost; the l
 progress.json    where the run stands, for whoever watches; report.html the same to look at
 events.jsonl     what happened, derived from the replies
 alignment.json   the result of `optimize` (result.json and examples.jsonl of `optimize-examples`)
+tracking.json    under which names trackers find the run, so that a resumed run goes on in the same
 run.log          for people; no keys, no prompts
 vllm.log         what a vLLM server says that drpo ran; vllm-2.log of a second one
 """

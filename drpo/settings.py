@@ -48,7 +48,7 @@ def resolve(
             values.setdefault(field, model)
     if isinstance(values.get("protect"), str):
         values["protect"] = (values["protect"],)
-    for name in ("vllm_arg", "price", "track"):  # a variable holds several, as a shell would split them
+    for name in ("vllm_arg", "price", "track"):  # a variable holds several, parted by blanks
         if isinstance(values.get(name), str):
             values[name] = tuple(values[name].split())
     for name in ("initial_prompt", "protect"):

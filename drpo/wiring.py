@@ -11,7 +11,7 @@ from drpo.ask import Asker
 from drpo.compose import Sampling
 from drpo.config import OptimizeConfig
 from drpo.errors import InputError
-from drpo.live import Resources, cache_folder, is_lasting, live_model
+from drpo.live import Resources, cache_folder, is_lasting, key_in, live_model
 from drpo.llm.adapt import Adapt
 from drpo.llm.base import LLM, Role
 from drpo.llm.catalog import ModelSpec, parse_model
@@ -204,6 +204,6 @@ def _embedding_endpoint(spec: ModelSpec, environment: Mapping[str, str]) -> Endp
         raise InputError(f"--embedder {spec.identity}: expected one URL, came {len(spec.urls)}")
     url = spec.url or base_url
     if spec.provider == "openai" and url in (OPENAI_URL, base_url):
-        return Endpoint(url, environment.get("OPENAI_API_KEY"))
-    key = environment.get("DRPO_EMBEDDER_API_KEY")
-    return Endpoint(url, key or (environment.get("VLLM_API_KEY") if spec.provider == "vllm" else None))
+        return Endpoint(url, key_in(("OPENAI_API_KEY",), environment))
+    own = ("DRPO_EMBEDDER_API_KEY",)
+    return Endpoint(url, key_in((*own, "VLLM_API_KEY") if spec.provider == "vllm" else own, environment))

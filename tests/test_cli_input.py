@@ -207,6 +207,16 @@ def test_a_missing_openai_key_is_refused_before_anything_is_sent(shell: Shell) -
     assert "OPENAI_API_KEY is not set" in error and ".env" in error
 
 
+@pytest.mark.parametrize("key", ["sk-secret\nmore", "sk-secret\u00e9", "sk-secret\r"])
+@pytest.mark.parametrize("flag", [("--optimizer", "gpt-4o"), ("--embedder", "openai/text-embedding-3-small")])
+def test_a_key_that_no_request_can_carry_is_refused_by_its_variable(
+    shell: Shell, flag: tuple[str, str], key: str
+) -> None:
+    shell.env.setenv("OPENAI_API_KEY", key)
+    error = shell.refused(2, "optimize", "--model", "demo", *flag, "--run-dir", "run")
+    assert error.startswith("OPENAI_API_KEY: expected a key of ASCII") and "secret" not in error
+
+
 def test_the_default_embedder_without_its_library_says_what_to_do(shell: Shell) -> None:
     url = "http://127.0.0.1:9/v1"
     shell.env.setenv("HF_HUB_OFFLINE", "1")

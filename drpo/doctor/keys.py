@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from drpo.doctor.check import Check, ok, problem, warning
 from drpo.doctor.prepare import Prepared
+from drpo.live import cannot_be_sent
 from drpo.llm.catalog import parse_model
 from drpo.llm.client import Endpoint
 from drpo.plan import OPENAI_URL, openai_base_url
@@ -75,11 +76,6 @@ def embedder_place(embedder: str, environment: Mapping[str, str]) -> tuple[Endpo
         variables = ("DRPO_EMBEDDER_API_KEY", "VLLM_API_KEY")
     key = next((environment[name] for name in variables if environment.get(name)), None)
     return Endpoint(url, key), variables
-
-
-def cannot_be_sent(key: str) -> bool:
-    """Whether no HTTP header can hold the key: line ends, other control characters, not ASCII."""
-    return not key.isascii() or not key.isprintable()
 
 
 def _key(owners: Sequence[KeyOf], environment: Mapping[str, str]) -> Iterator[Check]:

@@ -9,7 +9,6 @@ from typing import Any
 
 from drpo.compose import Composer, PromptForm, Sampling
 from drpo.config import INITIAL_PROMPT, OptimizeConfig
-from drpo.doctor.keys import cannot_be_sent
 from drpo.errors import DrpoError
 from drpo.live import endpoints_of
 from drpo.llm.base import Message, Request, Role
@@ -83,10 +82,9 @@ def _endpoints(choice: ModelChoice, environment: Mapping[str, str]) -> tuple[End
     if not choice.urls:
         return ()
     try:
-        endpoints = endpoints_of(choice, environment)
+        return endpoints_of(choice, environment)
     except DrpoError:
         return ()
-    return tuple(e for e in endpoints if e.api_key is None or not cannot_be_sent(e.api_key))
 
 
 def without(request: Request, parameter: str, thinking_tokens: int | None = None) -> Request:

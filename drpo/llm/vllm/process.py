@@ -84,21 +84,20 @@ class ServerProcess:
 
     @classmethod
     def start(
-        cls, command: list[str], address: Address, log: Path | None, environment: Mapping[str, str]
+        cls, command: list[str], address: Address, log: Path, environment: Mapping[str, str]
     ) -> ServerProcess:
-        """Start `command` under a guard. log: where its output is added; None: our own standard error."""
+        """Start `command` under a guard. log: where its output is added. Raises StorageError where that
+        cannot be written."""
         variables = {**environment, "VLLM_NO_USAGE_STATS": environment.get("VLLM_NO_USAGE_STATS", "1")}
         variables.pop("VLLM_API_KEY", None)
         if address.api_key is not None:
             variables["VLLM_API_KEY"] = address.api_key  # not on the command line, which everyone can see
         with contextlib.ExitStack() as files:
-            output: Any = None
-            if log is not None:
-                try:
-                    output = files.enter_context(log.open("ab"))
-                except OSError as error:
-                    remedy = "Free or unlock the disk"
-                    raise StorageError(f"{log}: cannot be written: {error.strerror}. {remedy}") from None
+            try:
+                output = files.enter_context(log.open("ab"))
+            except OSError as error:
+                remedy = "Free or unlock the disk"
+                raise StorageError(f"{log}: cannot be written: {error.strerror}. {remedy}") from None
             guard = subprocess.Popen(
                 [sys.executable, "-P", str(_GUARD), *command],
                 stdin=subprocess.PIPE,
