@@ -133,6 +133,12 @@ def test_a_price_that_is_not_known_is_never_shown_as_nothing() -> None:
     assert (rows["base"], rows["all"], rows["optimizer"]) == ("unknown", "unknown", "$0.0123")
 
 
+def test_money_held_is_told_however_little_but_not_what_is_left_of_adding_up() -> None:
+    rest = 0.1 + 0.2 - 0.3
+    assert rest > 0 and "held" not in shown(replace(RUNNING, held_usd=rest))
+    assert "up to <$0.0001 held" in shown(replace(RUNNING, held_usd=0.00002))
+
+
 @pytest.mark.parametrize(
     ("state", "word"),
     [
@@ -151,7 +157,8 @@ def test_every_state_has_its_word_and_only_what_goes_on_can_be_gone(state: RunSt
 
 def test_before_the_first_level_nothing_is_claimed() -> None:
     text = shown(Snapshot("optimize", "running", "runs/first", 1, NOW_S, NOW_S, 0.4))
-    assert "0 of ?" in text and "not scored yet" in text and "left: -" in text and "change" not in text
+    assert "0 of ?" in text and "not scored yet" in text and "change" not in text
+    assert "left: not known yet" in text
 
 
 def test_examples_are_counted_where_examples_are_improved() -> None:
@@ -199,6 +206,21 @@ def test_a_change_is_shown_with_what_is_around_it_and_no_more() -> None:
 def test_a_long_passage_that_went_does_not_hide_what_came_for_it() -> None:
     lines = changed("a " + "old words " * 200 + "z", "a " + "new ideas " * 200 + "z")
     assert len(lines) <= 5 and "{+new ideas" in " ".join(lines)
+
+
+def test_several_changes_are_told_shorter_rather_than_the_last_ones_not_at_all() -> None:
+    before = " ".join(f"Rule {number}: old words that are to go away, all of them." for number in range(5))
+    after = " ".join(f"Rule {number}: new." for number in range(5))
+    lines = changed(before, after)
+    assert len(lines) <= 5
+    assert [mark for mark in ("{+", "+}") if " ".join(lines).count(mark) < 5] == []
+
+
+def test_what_is_left_out_at_the_end_is_marked_once() -> None:
+    many = [f"{number} " + "word " * 30 for number in range(12)]
+    for width in range(30, 70):
+        lines = changed("x ".join(many), "y ".join(many), width)
+        assert lines[-1].endswith(" …") and not lines[-1].endswith("… …") and cells(lines[-1]) <= width
 
 
 def test_where_nothing_changed_nothing_is_shown() -> None:
@@ -263,7 +285,7 @@ async def test_what_is_said_meanwhile_stands_above_the_display(terminal: Termina
         run.snapshot_now = replace(RUNNING, state="finished")
     assert sys.stderr is own
     written = terminal.read()
-    assert "\x1b[J" + "a warning of a library \\u001b[1A\nbar 99%\n" in written
+    assert re.search(r"\x1b\[2K\r\x1b\[\d+Aa warning of a library \\u001b\[1A\nbar 99%\n", written)
     assert written.index("running") < written.index("a warning") < written.rindex("finished")
     assert written.rstrip().endswith("said last")
     assert "bar 10%" not in written
@@ -361,11 +383,31 @@ def test_a_terminal_that_became_narrower_has_wrapped_what_is_replaced(terminal: 
     ]
 
 
+def test_what_has_not_changed_is_not_written_again_unless_something_was_said(terminal: Terminal) -> None:
+    painter = Painter(terminal.stream)
+    for above in ("", "", "said\n", ""):
+        painter.draw(Text("the same"), above)
+    painter.forget()
+    painter.draw(Text("the same"))
+    assert terminal.read().count("the same") == 3
+
+
+def test_a_screen_is_never_erased_at_once_which_some_terminals_keep_in_their_history(
+    terminal: Terminal,
+) -> None:
+    painter = Painter(terminal.stream)
+    painter.draw(Text("one\ntwo"))
+    painter.draw(Text("one\ntwo"), "said")
+    assert terminal.read().split("\x1b[J")[1] == (
+        "\r\x1b[2A" + "\x1b[2K\n" * 2 + "\x1b[2K\r\x1b[2A" + "said\n" + "one\x1b[K\ntwo\x1b[K\n"
+    )
+
+
 def test_a_terminal_without_the_signs_gets_others_as_long() -> None:
     raw = io.BytesIO()
     stream = io.TextIOWrapper(raw, encoding="ascii", errors="backslashreplace", newline="")
     Painter(stream).draw(Text("██░░ 1 → 2 … ⏎ é"), above="naïve")
-    assert raw.getvalue() == b"\r\x1b[Jna?ve\n##-- 1 > 2 . | ?\x1b[K\n\x1b[J"
+    assert raw.getvalue() == b"\r\x1b[2K\rna?ve\n##-- 1 > 2 . | ?\x1b[K\n\x1b[J"
 
 
 @pytest.mark.parametrize(

@@ -131,7 +131,7 @@ def test_while_a_run_goes_on_its_terminal_shows_where_it_stands(seen: dict[str, 
         assert shown.startswith(f"drpo optimize  running  {name}  ") and "simulated" in shown
         assert re.search(r"^level +█+░+  \d+ of \d+   \d+ tried", shown, re.MULTILINE), shown
         assert re.search(r"^best +\d\.\d\d(, the start's reward| path score, )", shown, re.MULTILINE)
-        assert re.search(r"^time +0:\d\d so far, left: (-|about 0:\d\d)$", shown, re.MULTILINE)
+        assert re.search(r"^time +0:\d\d so far, left: (not known yet|about 0:\d\d)$", shown, re.MULTILINE)
         assert re.search(r"^all +\d+ +\d+ +0 +0 ", shown, re.MULTILINE)
         assert max(map(len, seen[name].going)) < width
 

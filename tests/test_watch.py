@@ -101,7 +101,7 @@ def test_json_prints_the_snapshot_as_one_document(shell: Shell, run: Path) -> No
 def test_a_run_that_has_ended_is_shown_once_with_what_to_do_next(
     shell: Shell, run: Path, state: RunState, word: str, then: str
 ) -> None:
-    shows(run, snapshot(state, age_s=9_000))
+    shows(run, replace(snapshot(state, age_s=9_000), left_s=60.0))
     notice, line, last = shell.done("watch", run).out.splitlines()
     assert notice == "notice \\u001b]0;title\\u0007"
     assert line == "level 3 of 20: 11 tried, best path score 3.50, 13 calls, cost unknown, 1:00 so far"
@@ -155,7 +155,9 @@ def test_ctrl_c_ends_the_watching_at_once_and_nothing_else(shell: Shell, run: Pa
         assert watching.stdout.readline().startswith("level 3 of 20")
         watching.send_signal(signal.SIGINT)
         ran = ended(watching)
-    assert (ran.code, ran.err) == (0, "")
+    assert (ran.code, ran.err) == (0, "") and ran.out.endswith(
+        "\nNo longer watched; the run is left alone.\n"
+    )
     assert (run / PROGRESS_NAME).read_bytes() == before
 
 

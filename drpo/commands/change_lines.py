@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from rich.text import Text
 
@@ -15,7 +15,11 @@ MARKS = {"removed": ("[-", "-]"), "added": ("{+", "+}")}
 STYLES = {"removed": "red strike", "added": "bold green"}
 _AROUND, _LEAST_AROUND = 0.6, 16
 """How much of what stayed is shown on either side, in lines; and in characters at least."""
+_TIGHTER = (1.0, 0.5, 0.25)
+"""What share of that, and of what was removed, where the whole change does not fit in otherwise."""
 _LONGEST, _LEAST_KEPT = 1_000, 7
+_FIRST_WIDE = "\u1100"
+"""The first character that takes two columns, a Korean letter."""
 _WIDE_FROM = 0x1F000
 """Where pictures begin. Terminals disagree about those that are made of several characters; counted singly
 they are never wider than that."""
@@ -23,10 +27,12 @@ they are never wider than that."""
 
 def cells(text: str) -> int:
     """How many columns `text` takes at most, whichever terminal shows it."""
-    return sum(_cells(character) for character in text)
+    return len(text) if text.isascii() else sum(map(_cells, text))
 
 
 def _cells(character: str) -> int:
+    if character < _FIRST_WIDE:  # most of all text, and this is asked of every character drawn
+        return 1
     wide = ord(character) >= _WIDE_FROM or unicodedata.east_asian_width(character) in "WF"
     return 2 if wide else 1
 
@@ -73,28 +79,39 @@ def change_lines(change: Sequence[tuple[str, str]], width: int, limit: int) -> l
     """
     if limit < 1 or width < 2 or all(mark == "same" for mark, _ in change):
         return []
+    told = [(mark, one_line(text)) for mark, text in change]
+    lines: list[Text] = []
+    for share in _TIGHTER:
+        lines = _in_lines(_shortened(told, share, width), width, limit)
+        if len(lines) <= limit:
+            return lines
+    last = lines[limit - 1]
+    while cells(last.plain) > width - 2 or last.plain.endswith((" ", "…")):
+        last = last[:-1]
+    return [*lines[: limit - 1], last.append(" …")]
+
+
+def _in_lines(parts: Iterable[tuple[str, str]], width: int, limit: int) -> list[Text]:
+    """The parts with their marks in lines of at most `width` columns; not many more of them than `limit`."""
     whole = Text()
-    for mark, text in _shortened(change, max(_LEAST_AROUND, int(width * _AROUND)), width):
+    for mark, text in parts:
         if len(whole) > (limit + 1) * width:
             break  # the rest is not shown
         before, after = MARKS.get(mark, ("", ""))
         whole.append(before + text + after, STYLES.get(mark, ""))
-    lines = [_without_blanks(line) for line in whole.divide(_breaks(whole.plain, width))]
-    if len(lines) > limit:
-        last = lines[limit - 1]
-        while cells(last.plain) > width - 2:
-            last = last[:-1]
-        lines[limit - 1 :] = [_without_blanks(last).append(" …")]
-    return lines
+    return [_without_blanks(line) for line in whole.divide(_breaks(whole.plain, width))]
 
 
-def _shortened(change: Sequence[tuple[str, str]], around: int, width: int) -> Iterator[tuple[str, str]]:
-    """Each part with as much of it as is worth its place: little of what stayed, more of what is new."""
-    last = len(change) - 1
-    for at, (mark, text) in enumerate(change):
-        line = one_line(text)
+def _shortened(told: Sequence[tuple[str, str]], share: float, width: int) -> Iterator[tuple[str, str]]:
+    """Each part with as much of it as is worth its place: little of what stayed, more of what is new.
+
+    told: (mark, text), each text one line. share: of the usual length of what is not new.
+    """
+    around = max(_LEAST_AROUND, int(share * _AROUND * width))
+    last = len(told) - 1
+    for at, (mark, line) in enumerate(told):
         if mark != "same":
-            yield mark, _middle_out(line, width if mark == "removed" else 2 * width)
+            yield mark, _middle_out(line, int(share * width) if mark == "removed" else 2 * width)
         elif at == 0:
             yield mark, "… " + _end(line, around) if len(line) > around + 2 else line
         elif at == last:

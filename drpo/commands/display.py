@@ -14,6 +14,9 @@ from drpo.progress import Snapshot
 
 LEAST_WIDTH, NO_HEIGHT = 20, 10_000
 _LEAST_BAR, _LONGEST_BAR = 8, 40
+_NO_USD = 1e-9
+"""What sums of dollars may be beside nothing when all that went into them has come out again."""
+_LEAST_CHANGE, _MOST_CHANGE = 6, 11
 _STATES = {
     "running": ("running", "bold green"),
     "stopping": ("stopping", "bold yellow"),
@@ -148,7 +151,7 @@ def _times(snapshot: Snapshot, now_s: float) -> str:
     so_far = clock(snapshot.elapsed_s)
     if not snapshot.is_alive(now_s):
         return so_far
-    left = "-" if snapshot.left_s is None else f"about {clock(snapshot.left_s)}"
+    left = "not known yet" if snapshot.left_s is None else f"about {clock(snapshot.left_s)}"
     return f"{so_far} so far, left: {left}"
 
 
@@ -159,7 +162,7 @@ def _cost(snapshot: Snapshot, width: int) -> Text:
     if snapshot.max_usd is not None:
         line.append(", the limit is " if snapshot.usd is None else " of ").append(dollars(snapshot.max_usd))
     told = []
-    if snapshot.held_usd > 0:
+    if snapshot.held_usd > _NO_USD:
         told.append(f"up to {dollars(snapshot.held_usd)} held for calls without an answer")
     if snapshot.usd is None:
         unpriced = [one_line(role) for role in in_order(snapshot.roles) if snapshot.roles[role].usd is None]
@@ -186,7 +189,7 @@ def _change(snapshot: Snapshot, width: int, limit: int) -> list[Text]:
 
 def _most_change_lines(height: int) -> int:
     """Lines for the change with the empty one above it: more on a high terminal, which has the room."""
-    return 6 if height <= 30 or height == NO_HEIGHT else 11
+    return _LEAST_CHANGE if height == NO_HEIGHT else min(_MOST_CHANGE, max(_LEAST_CHANGE, height // 3))
 
 
 def _labelled(name: str, text: str, width: int) -> Text:

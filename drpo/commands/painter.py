@@ -42,6 +42,7 @@ class Painter:
         self._encoding = stream.encoding or "utf-8"
         self._console = Console(file=stream, force_terminal=True, markup=False, highlight=False, emoji=False)
         self._drawn: list[int] = []  # columns of each line that stands there
+        self._last: tuple[Text, int] | None = None  # what stands there, drawn at that many columns
 
     @property
     def size(self) -> tuple[int, int]:
@@ -50,13 +51,19 @@ class Painter:
 
     def draw(self, text: Text, above: str = "") -> None:
         """Replace the lines by `text`, which is narrower than the terminal and less high; `above` is left
-        standing over them. All is one write. Raises OSError when the terminal is gone."""
+        standing over them. All is one write, and none where nothing has changed. Raises OSError when the
+        terminal is gone."""
         columns, _ = self.size
+        if not above and self._last == (text, columns):
+            return
+        self._last = (text, columns)
         # A terminal that became narrower has wrapped what it shows.
         up = sum(max(1, -(-drawn // columns)) for drawn in self._drawn)
-        out = "\r" + (f"\x1b[{up}A" if up else "")
+        back = "\r" + (f"\x1b[{up}A" if up else "")
+        out = back
         if above:
-            out += "\x1b[J" + above + ("" if above.endswith("\n") else "\n")
+            # Line by line: tmux keeps a screen that is erased all at once in its history.
+            out += "\x1b[2K\n" * up + "\x1b[2K" + back + above + ("" if above.endswith("\n") else "\n")
         for line in self._styled(text).split("\n"):
             out += f"{line}\x1b[K\n"
         self._drawn = [cells(line) for line in text.plain.split("\n")]
@@ -64,7 +71,7 @@ class Painter:
 
     def forget(self) -> None:
         """Leave standing what is drawn; the next lines come below whatever is said meanwhile."""
-        self._drawn = []
+        self._drawn, self._last = [], None
 
     def _styled(self, text: Text) -> str:
         with self._console.capture() as captured:

@@ -47,7 +47,8 @@ def state_line(snapshot: Snapshot) -> str:
     limit = "?" if snapshot.limit is None else snapshot.limit
     best = "not scored yet" if snapshot.best is None else f"{score} {snapshot.best:.2f}"
     cost = "cost unknown" if snapshot.usd is None else dollars(snapshot.usd)
-    left = "" if snapshot.left_s is None else f", about {clock(snapshot.left_s)} left"
+    goes_on = snapshot.state in ("running", "stopping")
+    left = f", about {clock(snapshot.left_s)} left" if goes_on and snapshot.left_s is not None else ""
     return (
         f"{unit} {snapshot.levels} of {limit}: {snapshot.nodes} tried, {best}, {snapshot.calls} calls, "
         f"{cost}, {clock(snapshot.elapsed_s)} so far{left}"

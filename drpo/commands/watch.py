@@ -58,7 +58,7 @@ def command(run: Path, once: bool, as_json: bool) -> None:
         else:
             _print_lines(path, snapshot)
     except KeyboardInterrupt:
-        click.echo()  # the run goes on, and nothing has failed
+        click.echo("\nNo longer watched; the run is left alone.")  # nothing has failed
 
 
 def _progress(path: Path) -> Snapshot:
