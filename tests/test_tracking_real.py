@@ -114,6 +114,7 @@ def test_mlflow_has_parameters_curves_prompts_and_files(
     search: Searched, store: Any, capfd: pytest.CaptureFixture[str]
 ) -> None:
     tracked = Tracked("mlflow").run(search)
+    assert capfd.readouterr() == ("", "")  # before the test's own downloads, which may draw a bar
     run = the_run(store)
     assert run.info.status == "FINISHED"
     assert tracked.said == [
@@ -138,7 +139,6 @@ def test_mlflow_has_parameters_curves_prompts_and_files(
             assert prompts.pop(f"prompts/level-{row.step:03}.txt").decode() == row.prompt
     assert not prompts
     assert kept.keys() - {"alignment.json", "run.json"} == {k for k in kept if k.endswith(".txt")}
-    assert capfd.readouterr() == ("", "")
 
 
 @needs_mlflow
