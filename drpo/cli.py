@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import importlib
-import io
 import os
 import sys
 from typing import Any
 
 import click
 
+from drpo.commands.streams import Output, ReaderLeft, outputs
 from drpo.errors import DrpoError, Interrupted, StorageError
 
 COMMANDS = {
@@ -35,12 +34,8 @@ Exit codes: 0 done; 1 a bug of drpo; 2 bad input or usage; 3 a provider refused
 """
 
 
-_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO}
+_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO, errno.EACCES, errno.EPERM}
 _INTERRUPTED = "interrupted; run the same command again to resume"
-
-
-class _ReaderLeft(Exception):
-    """Whoever read our output closed it, as `head` does."""
 
 
 class _Commands(click.Group):
@@ -52,8 +47,10 @@ class _Commands(click.Group):
             return super().invoke(ctx)
         except KeyboardInterrupt:
             raise Interrupted(_INTERRUPTED) from None
-        except BrokenPipeError:
-            raise _ReaderLeft from None
+        except BrokenPipeError as error:
+            if isinstance(error, ReaderLeft):
+                raise
+            raise RuntimeError(f"a pipe that is no output: {error}") from error
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -81,56 +78,62 @@ def cli() -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run a command and leave with its exit code; an error is one line on stderr."""
-    _show_every_character()
+    with outputs() as (out, _):
+        code = _run(arguments, out)
+    sys.exit(code)
+
+
+def _run(arguments: list[str] | None, out: Output) -> int:
+    """The exit code of a command, which has said what there is to say."""
     try:
         # With click 8.2 and later, a non-standalone call returns the code of an early exit such as --help.
         code: Any = cli.main(args=arguments, prog_name="drpo", standalone_mode=False)
-        sys.stdout.flush()
+        out.flush()
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)
-        code = 2
+        return 2
     except click.ClickException as error:
         context = getattr(error, "ctx", None)
         _say(f"{error.format_message()} ({context.command_path if context else 'drpo'} --help says more)")
-        code = 2
+        return 2
     except DrpoError as error:
         _say(str(error))
-        code = error.exit_code
+        return error.exit_code
     except (KeyboardInterrupt, click.exceptions.Abort):
         _say(_INTERRUPTED)
-        code = Interrupted.exit_code
-    except (BrokenPipeError, _ReaderLeft):
-        _discard_stdout()
-        code = 0
+        return Interrupted.exit_code
+    except ReaderLeft as left:
+        out.discard()
+        return _told_by(left)
     except Exception as error:  # the last line of defence: a bug is one line, not a traceback
-        code = _unexpected(error)
+        code = _unexpected(error, out)
         if code == 1 and os.environ.get("DRPO_TRACEBACK"):
             raise
-    sys.exit(code if isinstance(code, int) else 0)
+    return code if isinstance(code, int) else 0
 
 
-def _unexpected(error: Exception) -> int:
+def _told_by(left: ReaderLeft) -> int:
+    """0, or what the command was about to end with when nobody read what it printed before that."""
+    about: BaseException | None = left
+    while about is not None:
+        if isinstance(about, DrpoError):
+            _say(str(about))
+            return about.exit_code
+        about = about.__context__
+    return 0
+
+
+def _unexpected(error: Exception, out: Output) -> int:
     """The exit code of what no room has foreseen: a disk that refuses our output, else a bug."""
     if isinstance(error, OSError) and error.errno in _DISK:
-        where = error.filename or "the output"
-        _say(f"{where}: cannot be written: {error.strerror}. Free the disk, or send it elsewhere")
-        _discard_stdout()
+        if error.filename:
+            _say(f"{error.filename}: cannot be read or written: {error.strerror}. Free or unlock the disk")
+        else:
+            _say(f"the output: cannot be written: {error.strerror}. Free the disk, or send it elsewhere")
+        out.discard()
         return StorageError.exit_code
     _say(f"a bug of drpo: {type(error).__name__}: {error} (DRPO_TRACEBACK=1 shows where; please report it)")
     return 1
-
-
-def _show_every_character() -> None:
-    """A terminal or pipe without Unicode gets escapes, not a traceback."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
-
-
-def _discard_stdout() -> None:
-    """What is still buffered cannot be written; the interpreter must not try again as it ends."""
-    with contextlib.suppress(OSError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _say(message: str) -> None:

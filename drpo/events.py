@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, assert_never
@@ -89,10 +90,11 @@ def event_line(event: Event) -> str:
     return json.dumps({"event": kind, **named}, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def read_events(path: Path) -> list[dict[str, Any]]:
-    """The events of a file as plain values; a torn last line is left out."""
+def read_events(path: Path) -> Iterator[dict[str, Any]]:
+    """The events of a file as plain values, one after the other; a torn last line is left out. Raises
+    ValueError where the next line is no JSON."""
     lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
-    return [json.loads(line) for line in lines]
+    return map(json.loads, lines)
 
 
 class EventFile:
@@ -150,3 +152,42 @@ class EventFile:
             raise StorageError(f"{self._path}: cannot be written: {error.strerror}") from error
         self._length += len(data)
         self._known = b""  # all that was known is behind us
+
+
+LEVELS_NAME = "levels.jsonl"
+
+
+class LevelFile:
+    """Keeps the events of searches that go on at once, as they happen, for whoever looks at the run.
+
+    The run itself never reads it: a disk that refuses costs what it would have shown. What an earlier process
+    has written stays, and what is told again is not written twice.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._known: set[bytes] = set()
+        self._length = 0
+        with suppress(OSError):
+            data = path.read_bytes() if path.exists() else b""
+            self._length = data.rfind(b"\n") + 1  # a torn last line is written over
+            self._known.update(data[: self._length].splitlines(keepends=True))
+
+    def add(self, events: Iterable[Event]) -> None:
+        """Append those that are not in the file yet."""
+        lines = [event_line(event).encode("utf-8", "backslashreplace") for event in events]
+        new = b"".join(line for line in lines if line not in self._known)
+        if not new:
+            return
+        with suppress(OSError):
+            with self._path.open("r+b" if self._path.exists() else "w+b") as file:
+                file.truncate(self._length)
+                file.seek(self._length)
+                file.write(new)
+            self._known.update(lines)
+            self._length += len(new)
+
+    def remove(self) -> None:
+        """The run is finished, its events are all in their file."""
+        with suppress(OSError):
+            self._path.unlink(missing_ok=True)

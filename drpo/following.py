@@ -1,6 +1,7 @@
 """Whoever follows a run and has no part in it: the monitor with its file, the report, trackers, observers.
 
-Nothing here can end a run or change it: what a follower cannot do costs what it would have shown.
+Nothing here can end a run or change it: what a follower cannot do costs what it would have shown. That holds
+for bugs too: a follower that raises is told once, stands in run.log with its traceback, and is left out.
 """
 
 from __future__ import annotations
@@ -8,13 +9,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 from drpo.alignment import FILE_NAME, Alignment
+from drpo.config import ExamplesConfig
 from drpo.errors import BudgetSpent, Interrupted
-from drpo.events import Event, LevelDone
+from drpo.events import LEVELS_NAME, Event, LevelDone, LevelFile
 from drpo.llm.ledger import Ledger
 from drpo.llm.recorder import Record
 from drpo.monitor import Monitor
@@ -28,11 +31,22 @@ from drpo.tracking import RunFacts, Trackers
 if TYPE_CHECKING:
     from drpo.report import LiveReport
 
-_KEPT = (FILE_NAME, RESULT_NAME, EXAMPLES_NAME, "report.html", RUN_NAME)
+_REPORT = "report.html"
+_KEPT = (FILE_NAME, RESULT_NAME, EXAMPLES_NAME, _REPORT, RUN_NAME)
 Observer = Callable[[Event], None]
 EVERY_S = 1.0
 """How often progress.json is renewed: what somebody who looks at it takes for now."""
 log = logging.getLogger("drpo")
+
+
+@dataclass(frozen=True, slots=True)
+class Outside:
+    """Who is outside of the run: `observers` of its events, `notice` for what a user wants to know, and
+    `hurry`, which is set once nothing is to be waited for any more."""
+
+    observers: Sequence[Observer]
+    notice: Callable[[str], None]
+    hurry: asyncio.Event
 
 
 class Following:
@@ -50,33 +64,42 @@ class Following:
         ledger: Ledger,
         record: Record,
         trackers: Trackers,
-        observers: Sequence[Observer],
+        outside: Outside,
     ) -> None:
         monitor.attach(ledger, record)
         self.result: Alignment | ExamplesResult | None = None
         self._directory, self._plan, self._monitor, self._ledger = directory, plan, monitor, ledger
-        self._trackers, self._resumed = trackers, bool(len(record))
-        self._report = self._live_report() if plan.config.report else None
-        self._observers: list[Observer] = [monitor, *observers, trackers.event]
-        if self._report is not None:
-            self._observers.append(self._report)
+        self._trackers, self._resumed, self._outside = trackers, bool(len(record)), outside
+        self._failed: set[str] = set()
+        self._levels: LevelFile | None = None
+        if isinstance(plan.config, ExamplesConfig):  # whose events come to their file in order, and so late
+            self._levels = LevelFile(directory.path / LEVELS_NAME)
+        self._observers: list[tuple[str, Observer]] = [("the state of the run", monitor)]
+        self._observers += [(f"the observer {_name_of(it)}", it) for it in outside.observers]
+        self._observers.append(("tracking", trackers.event))
+        self._report: LiveReport | None = None
+        with self._guard(_REPORT):
+            if plan.config.report:
+                self._report = self._live_report()
+                self._observers.append((_REPORT, self._report))
         self._ticking: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Following:
         path, identity = self._directory.path, self._plan.identity
-        self._trackers.begin(
-            RunFacts(
-                name=path.name,
-                path=path,
-                command=identity["command"],
-                models=identity["models"],
-                settings=identity["settings"],
-                digests=identity["digests"],
-                simulated=self._plan.simulated,
-                resumed=self._resumed,
-                spent=self._ledger.total,
+        with self._guard("tracking"):
+            self._trackers.begin(
+                RunFacts(
+                    name=path.name,
+                    path=path,
+                    command=identity["command"],
+                    models=identity["models"],
+                    settings=identity["settings"],
+                    digests=identity["digests"],
+                    simulated=self._plan.simulated,
+                    resumed=self._resumed,
+                    spent=self._ledger.total,
+                )
             )
-        )
         self._ticking = asyncio.create_task(self._tick())
         return self
 
@@ -98,13 +121,21 @@ class Following:
                 await self._ticking
         state = self._monitor.state = _state_after(error)
         self._write()
-        self._directory.note_spent(self._ledger.spent)
-        if self._report is not None:
-            alignment = self.result if isinstance(self.result, Alignment) else None
-            improved = self.result if isinstance(self.result, ExamplesResult) else None
-            self._report.finish(alignment, improved, state)
+        with self._guard("the note of what was spent, in run.json"):
+            self._directory.note_spent(self._ledger.spent)
+        if self._levels is not None and state == "finished":
+            self._levels.remove()
+        with self._guard(_REPORT):
+            if self._report is not None:
+                alignment = self.result if isinstance(self.result, Alignment) else None
+                improved = self.result if isinstance(self.result, ExamplesResult) else None
+                self._report.finish(alignment, improved, state)
+        figures: Mapping[str, float] = {}
+        with self._guard("the state of the run"):
+            figures = self._figures()
         files = [self._directory.path / name for name in _KEPT]
-        await self._trackers.end(state, self._figures(), files)
+        with self._guard("tracking"):
+            await self._trackers.end(state, figures, files, self._outside.hurry)
 
     def tell(self, events: Sequence[Event]) -> None:
         """Events that have just happened."""
@@ -112,8 +143,34 @@ class Following:
             if isinstance(event, LevelDone):
                 subject = "" if event.subject is None else f"example {event.subject + 1}, "
                 log.info("%slevel %d done, limit %d", subject, event.level, event.limit)
-            for observer in self._observers:
-                observer(event)
+            for follower in tuple(self._observers):
+                name, observer = follower
+                heard = False
+                with self._guard(name):
+                    observer(event)
+                    heard = True
+                if not heard:
+                    self._observers.remove(follower)
+        if self._levels is not None:
+            self._levels.add(events)
+
+    @contextlib.contextmanager
+    def _guard(self, follower: str) -> Iterator[None]:
+        """What a follower raises ends here."""
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 - a bug of who looks on must not end what is paid for
+            self._note(follower, error)
+
+    def _note(self, follower: str, error: Exception) -> None:
+        """Log what a follower has raised, and tell it the first time."""
+        log.error("%s has failed, the run goes on without it", follower, exc_info=error)
+        if follower in self._failed:
+            return
+        self._failed.add(follower)
+        said = f"{type(error).__name__}: {' '.join(str(error).split())}".rstrip(": .")
+        with contextlib.suppress(Exception):
+            self._outside.notice(f"{follower}: {said}. The run goes on without it; run.log says where")
 
     def _figures(self) -> dict[str, float]:
         """What the run came to, as numbers; what is not known is left out."""
@@ -131,10 +188,17 @@ class Following:
     async def _tick(self) -> None:
         while True:
             self._write()
+            if PROGRESS_NAME in self._failed:
+                return
             await asyncio.sleep(EVERY_S)
 
     def _write(self) -> None:
-        write_progress(self._directory.path / PROGRESS_NAME, self._monitor.snapshot())
+        with self._guard(PROGRESS_NAME):
+            write_progress(self._directory.path / PROGRESS_NAME, self._monitor.snapshot())
+
+
+def _name_of(observer: Observer) -> str:
+    return str(getattr(observer, "__name__", type(observer).__name__))
 
 
 def _state_after(error: BaseException | None) -> RunState:

@@ -33,6 +33,7 @@ class Monitor:
         self._ledger: Ledger | None = None
         self._record: Record | None = None
         self._nodes: dict[tuple[int | None, int], NodeMade] = {}
+        self._best_seen: dict[int | None, NodeMade] = {}
         self._levels: dict[int | None, LevelDone] = {}
         self._ended: dict[int | None, SearchDone] = {}
         self._dropped = 0
@@ -52,6 +53,10 @@ class Monitor:
         match event:
             case NodeMade():
                 self._nodes[event.subject, event.id] = event
+                best = self._best_seen.get(event.subject)
+                # A later one on a tie, as the search itself chooses.
+                if event.reward is not None and (best is None or event.reward >= (best.reward or 0.0)):
+                    self._best_seen[event.subject] = event
                 if event.parent is not None and not event.kept:
                     self._newest = event
             case ProposalDropped():
@@ -129,9 +134,11 @@ class Monitor:
         return None if root is None else root.reward
 
     def _leader(self, subject: int | None) -> NodeMade | None:
-        """The result, or the first of the last beam."""
+        """The result; else what it would be now: the first of the last beam, of an example the best seen."""
         if subject in self._ended:
             return self._nodes.get((subject, self._ended[subject].best))
+        if self._examples:
+            return self._best_seen.get(subject)
         level = self._levels.get(subject)
         return None if level is None else self._nodes.get((subject, level.beam[0]))
 

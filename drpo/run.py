@@ -17,7 +17,7 @@ from drpo.config import ExamplesConfig
 from drpo.data import read_examples, write_examples
 from drpo.errors import BudgetSpent, DrpoError, InputError, Interrupted, Stopped
 from drpo.events import Event, EventFile
-from drpo.following import Following, Observer
+from drpo.following import Following, Observer, Outside
 from drpo.jsonl import write_atomically
 from drpo.live import Notice, Resources
 from drpo.llm.ledger import Ledger, Limits
@@ -65,10 +65,11 @@ class Hooks:
 async def run_optimize(plan: Plan, environment: Mapping[str, str], hooks: Hooks) -> OptimizeResult:
     """Search a system prompt in the plan's run directory; a finished run is read, not repeated.
 
-    Raises BudgetSpent where a limit on calls or money ends it; alignment.json then holds the best so far.
+    Raises BudgetSpent where a limit on calls or money ends it; alignment.json then holds the best so far, if
+    a level was done.
     """
     path = run_path(plan)
-    with _directory(plan) as directory:
+    with _directory(plan, environment) as directory:
         if is_finished(path):
             return OptimizeResult(path, read_alignment(path), {}, finished_before=True)
         async with _opened(directory, plan, environment, hooks) as (resources, following):
@@ -82,10 +83,11 @@ async def run_optimize(plan: Plan, environment: Mapping[str, str], hooks: Hooks)
             try:
                 search = search_prompt(plan, resources, hooks.own_reward, emit, best_so_far)
                 alignment = await supervise(search, resources, hooks)
-            except BudgetSpent:
-                if (best := best_so_far.get()) is not None:
-                    best.save(path / FILE_NAME)
-                    following.result = best
+            except BudgetSpent as spent:
+                if (best := best_so_far.get()) is None:
+                    raise _without_result(spent) from None
+                best.save(path / FILE_NAME)
+                following.result = best
                 raise
             events.finish()
             alignment.save(path / FILE_NAME)
@@ -105,7 +107,7 @@ async def run_examples(plan: Plan, environment: Mapping[str, str], hooks: Hooks)
     path = run_path(plan)
     if not is_finished(path):
         _refuse_to_overwrite(config.out)  # now, and not when everything is paid for
-    with _directory(plan) as directory:
+    with _directory(plan, environment) as directory:
         if is_finished(path):
             known = read_examples_result(path)
             out = _write_out(config.out, path, known.examples)
@@ -125,10 +127,11 @@ async def run_examples(plan: Plan, environment: Mapping[str, str], hooks: Hooks)
                     plan, resources, hooks.own_reward, events.emit, following.tell, best_so_far
                 )
                 improved = await supervise(search, resources, hooks)
-            except BudgetSpent:
-                if (best := best_so_far.get()) is not None:
-                    calls = save(best)
-                    following.result = ExamplesResult(path, best, path / EXAMPLES_NAME, calls, plan.simulated)
+            except BudgetSpent as spent:
+                if (best := best_so_far.get()) is None:
+                    raise _without_result(spent) from None
+                calls = save(best)
+                following.result = ExamplesResult(path, best, path / EXAMPLES_NAME, calls, plan.simulated)
                 raise
             events.finish()
             _tell_servers(plan, resources)
@@ -139,9 +142,9 @@ async def run_examples(plan: Plan, environment: Mapping[str, str], hooks: Hooks)
 
 
 @contextlib.contextmanager
-def _directory(plan: Plan) -> Iterator[RunDirectory]:
+def _directory(plan: Plan, environment: Mapping[str, str]) -> Iterator[RunDirectory]:
     """The run's directory, held by this process; what ends the run early stands in its log."""
-    refuse_unpriced(plan)
+    refuse_unpriced(plan, environment)
     directory = RunDirectory(run_path(plan), plan)
     try:
         yield directory
@@ -163,19 +166,27 @@ async def _opened(
         monitor.notice(said)
         hooks.notice(said)
 
-    record = Record(directory.calls)
-    limits = Limits(plan.config.max_calls, plan.config.max_usd)
+    tariffs, limits = tariffs_of(plan, environment), Limits(plan.config.max_calls, plan.config.max_usd)
     trackers = open_trackers(plan.config.track, environment, notice)
-    ledger = Ledger(directory.ledger, tariffs_of(plan), limits, hooks.stop, trackers.call)
+    ledger = Ledger(
+        directory.ledger, tariffs, limits, hooks.stop, trackers.call, calls=directory.calls, notice=notice
+    )
+    record = Record(directory.calls)
     resources = Resources(
         record, hooks.stop, environment, plan.config, folder=directory.path, notice=notice, ledger=ledger
     )
-    following = Following(directory, plan, monitor, ledger, record, trackers, hooks.observers)
+    outside = Outside(hooks.observers, notice, hooks.hurry)
+    following = Following(directory, plan, monitor, ledger, record, trackers, outside)
     async with following:
         try:
             yield resources, following
         finally:
             await resources.close()
+
+
+def _without_result(spent: BudgetSpent) -> BudgetSpent:
+    """The same, told of a search that has not got anywhere."""
+    return BudgetSpent(f"{spent}. No level was done, so there is no result yet")
 
 
 def _tell_servers(plan: Plan, resources: Resources) -> None:

@@ -6,6 +6,7 @@ calls.jsonl      every reply, checksummed; the only state there is
 ledger.jsonl     every request with what it may cost and what it did cost; the limits on both are kept by it
 progress.json    where the run stands, for whoever watches; report.html the same to look at
 events.jsonl     what happened, derived from the replies
+levels.jsonl     of an `optimize-examples` run that goes on: what of it has no place in events.jsonl yet
 alignment.json   the result of `optimize` (result.json and examples.jsonl of `optimize-examples`)
 tracking.json    under which names trackers find the run, so that a resumed run goes on in the same
 run.log          for people; no keys, no prompts
@@ -20,7 +21,7 @@ import json
 import logging
 import platform
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -51,7 +52,8 @@ class RunDirectory:
     def __init__(self, path: Path, plan: Plan) -> None:
         self.path = path
         _make_folder(path)
-        _refuse_foreign(path)  # before the lock, so that not even its file is left in a folder of others
+        with _refusals(path):
+            _refuse_foreign(path)  # before the lock, so that not even its file is left in a folder of others
         self._lock = FileLock(path / ".lock")
         try:
             self._lock.acquire(timeout=0)
@@ -65,7 +67,8 @@ class RunDirectory:
                 f"{path}: cannot be locked: {error.strerror}. Free or unlock the disk"
             ) from None
         try:
-            self._claim(plan)
+            with _refusals(path):
+                self._claim(plan)
         except BaseException:
             self._lock.release()
             raise
@@ -114,16 +117,19 @@ class RunDirectory:
 
 
 def read_inputs(path: Path) -> Inputs:
-    """The inputs that a run was begun with."""
+    """The inputs that a run was begun with. Raises InputError where they cannot be read."""
     folder = path / "inputs"
     queries = folder / "queries.jsonl"
-    seeds = read_queries(queries).queries if queries.exists() else ()
-    examples = read_examples(folder / "examples.jsonl")
-    return Inputs(
-        tuple(seeds),
-        ExampleSet(examples.examples, str(folder), examples.digest),
-        Templates(folder / "prompts"),
-    )
+    try:
+        seeds = read_queries(queries).queries if queries.exists() else ()
+        examples = read_examples(folder / "examples.jsonl")
+        return Inputs(
+            tuple(seeds),
+            ExampleSet(examples.examples, str(folder), examples.digest),
+            Templates(folder / "prompts"),
+        )
+    except OSError as error:
+        raise InputError(f"{error.filename or folder}: cannot be read: {error.strerror}. Unlock it") from None
 
 
 def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any], prefix: str = "") -> list[str]:
@@ -153,6 +159,18 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+@contextlib.contextmanager
+def _refusals(path: Path) -> Iterator[None]:
+    """Whatever the disk refuses meanwhile is a StorageError."""
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(
+            f"{error.filename or path}: cannot be read or written: {error.strerror}. Free or unlock the "
+            "disk, or give another --run-dir"
+        ) from None
 
 
 def _make_folder(path: Path) -> None:

@@ -19,19 +19,33 @@ def read_run(path: Path) -> dict[str, Any]:
     directory, or one that another version of drpo wrote."""
     file = path / RUN_NAME
     try:
-        data = json.loads(file.read_bytes())
+        data: Any = json.loads(file.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         raise InputError(f"{path}: expected a run directory, found no run.json in it") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{file}: expected the run.json of a run of drpo: {error}") from None
-    schema = data.get("schema") if isinstance(data, dict) else None
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read: {error.strerror}. Unlock it") from None
+    except (ValueError, RecursionError) as error:
+        raise _no_run(file, f"no JSON ({error})") from None
+    if not isinstance(data, dict):
+        kinds = {list: "a list", str: "a string", type(None): "null"}
+        raise _no_run(file, kinds.get(type(data), "a number or truth value"))
+    schema = data.get("schema")
     if isinstance(schema, int) and schema > SCHEMA:
         raise InputError(
             f"{file}: expected schema {SCHEMA}, found {schema}: it was written by a newer drpo; use that one"
         )
-    if schema != SCHEMA or not _is_identity(data.get("identity")):
-        raise InputError(f"{file}: expected a run of drpo, schema {SCHEMA}; use the drpo that wrote it")
-    return dict(data)
+    if schema != SCHEMA:
+        raise _no_run(file, "no schema" if schema is None else "another one")
+    if not _is_identity(data.get("identity")):
+        raise _no_run(file, "one without a whole identity")
+    return data
+
+
+def _no_run(file: Path, came: str) -> InputError:
+    return InputError(
+        f"{file}: expected a run of drpo, schema {SCHEMA}, came {came}. Restore it from a "
+        "copy, or use the drpo that wrote it"
+    )
 
 
 def _is_identity(found: object) -> bool:

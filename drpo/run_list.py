@@ -29,7 +29,7 @@ class RunEntry:
     model: identity of the base model, for `optimize-examples` of the optimizer. best: the result's path score
     or the mean reward of the examples, 1 to 5, as of now; start_reward: that of what it began with. usd: None
     where a price is unknown or none was kept; held_usd: what requests without an answer may cost on top.
-    changed_s: when the run was last at work, seconds since 1970.
+    changed_s: when the run was last at work, seconds since 1970, 0 where nobody may look.
     """
 
     name: str

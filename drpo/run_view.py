@@ -6,6 +6,7 @@ Nothing here takes the run's lock or changes a file, so that a run which is unde
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -15,8 +16,16 @@ from typing import Any, assert_never
 
 from drpo.alignment import FILE_NAME, Alignment, read_alignment
 from drpo.data import read_examples, read_queries
-from drpo.errors import InputError
-from drpo.events import Event, LevelDone, NodeMade, ProposalDropped, SearchDone, read_events
+from drpo.errors import InputError, RecordDamaged, StorageError
+from drpo.events import (
+    LEVELS_NAME,
+    Event,
+    LevelDone,
+    NodeMade,
+    ProposalDropped,
+    SearchDone,
+    read_events,
+)
 from drpo.llm.ledger import LEDGER_NAME, Spent, read_ledger
 from drpo.progress import PROGRESS_NAME, Snapshot, read_progress
 from drpo.results import RESULT_NAME, ExamplesResult, read_examples_result
@@ -84,7 +93,8 @@ class RunView:
     command: optimize or optimize-examples. settings, models, digests: of run.json's identity. run: all of
     run.json. trees: one, or one per example, none before the first level is done. alignment: the result of
     `optimize`, also the best so far of a spent budget; improved: that of `optimize-examples`. spent: per
-    role, None where no ledger was kept. progress: the last snapshot, None where there is none.
+    role, None where no ledger was kept, or where it cannot be read: `spent_unknown` then says which file and
+    why. progress: the last snapshot, None where there is none.
     """
 
     path: Path
@@ -97,6 +107,7 @@ class RunView:
     improved: ExamplesResult | None
     spent: dict[str, Spent] | None
     progress: Snapshot | None
+    spent_unknown: str | None = None
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -123,26 +134,72 @@ class RunView:
 
 
 def read_view(path: Path) -> RunView:
-    """The run in `path`. Raises InputError where there is none, or one of a newer drpo."""
+    """The run in `path`. Raises InputError where there is none, one of a newer drpo, or one whose files
+    cannot be read. Damaged books hide nothing but what was spent."""
     run = read_run(path)
+    try:
+        return _view(path, run)
+    except OSError as error:
+        raise InputError(f"{error.filename or path}: cannot be read: {error.strerror}. Unlock it") from None
+
+
+def _view(path: Path, run: dict[str, Any]) -> RunView:
     # The templates are left alone: nothing of a run is rendered with them to be shown.
     inputs = path / "inputs"
     seeds = inputs / "queries.jsonl"
     command = str(run["identity"]["command"])
     has_alignment = (path / FILE_NAME).exists()
     has_result = command == "optimize-examples" and (path / RESULT_NAME).exists()
+    examples = tuple(read_examples(inputs / "examples.jsonl").examples)
+    spent, spent_unknown = _read_spent(path / LEDGER_NAME)
+    trees = read_trees(path / "events.jsonl")
+    if command == "optimize-examples" and (path / LEVELS_NAME).exists():
+        trees = _with_levels(trees, path / LEVELS_NAME, len(examples))
     return RunView(
         path=path,
         command=command,
         run=run,
         queries=tuple(read_queries(seeds).queries) if seeds.exists() else (),
-        examples=tuple(read_examples(inputs / "examples.jsonl").examples),
-        trees=read_trees(path / "events.jsonl"),
+        examples=examples,
+        trees=trees,
         alignment=read_alignment(path) if has_alignment else None,
         improved=read_examples_result(path) if has_result else None,
-        spent=read_ledger(path / LEDGER_NAME) if (path / LEDGER_NAME).exists() else None,
+        spent=spent,
         progress=read_progress(path / PROGRESS_NAME),
+        spent_unknown=spent_unknown,
     )
+
+
+def _read_spent(file: Path) -> tuple[dict[str, Spent] | None, str | None]:
+    """What the books say; or None, and why they say nothing where there are some."""
+    try:
+        return (read_ledger(file) if file.exists() else None), None
+    except (InputError, RecordDamaged, StorageError) as error:
+        said = str(error).removeprefix(str(file))
+        line = re.match(r":\d+(?=: )", said)
+        if line is None and "cannot be read" in said:
+            return None, f"{file} {said.removeprefix(': ').partition('. ')[0]}"
+        return None, f"{file}{line.group() if line else ''} is damaged"
+
+
+def _with_levels(trees: Sequence[Tree], file: Path, examples: int) -> tuple[Tree, ...]:
+    """The searches with those added, or put in their place, of which `drpo.events.LevelFile` knows more. That
+    file is there to be looked at only: where it is damaged, nothing of it is taken."""
+    try:
+        told = read_trees(file)
+    except InputError:
+        return tuple(trees)
+    found = {tree.subject: tree for tree in trees}
+    for tree in told:
+        is_sound = tree.subject is not None and tree.subject < examples and len(tree.by_id) == len(tree.nodes)
+        known = found.get(tree.subject)
+        if is_sound and (known is None or (known.end is None and len(known.levels) < len(tree.levels))):
+            found[tree.subject] = tree
+    return tuple(found[subject] for subject in sorted(found, key=_place))
+
+
+def _place(subject: int | None) -> int:
+    return -1 if subject is None else subject
 
 
 def read_trees(file: Path) -> tuple[Tree, ...]:
@@ -151,12 +208,13 @@ def read_trees(file: Path) -> tuple[Tree, ...]:
     found: dict[int | None, list[Event]] = {}
     number = 0
     try:
-        for line in read_events(file):
-            number += 1
+        lines = read_events(file)
+        number = 1
+        for line in lines:
             found.setdefault(line.get("subject"), []).append(_event(line))
-        return tuple(
-            _tree(subject, found[subject]) for subject in sorted(found, key=lambda s: -1 if s is None else s)
-        )
+            number += 1
+        number = 0  # what is wrong from here on is wrong with several lines together
+        return tuple(_tree(subject, found[subject]) for subject in sorted(found, key=_place))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         where = f"{file}:{number}" if number else str(file)
         raise InputError(

@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeVar
 from drpo.alignment import Alignment, Found, template_digest
 from drpo.compose import Composer, PromptForm, Sampling
 from drpo.config import ExamplesConfig, OptimizeConfig
+from drpo.errors import BudgetSpent
 from drpo.events import Event, LevelDone, NodeMade, ProposalDropped, SearchDone
 from drpo.live import Resources
 from drpo.plan import Plan
@@ -29,6 +30,7 @@ from drpo.wiring import OwnCall, build_optimizer, build_reward, find_shots, open
 
 Emit = Callable[[Sequence[Event]], None]
 T = TypeVar("T")
+LEVELS_AHEAD = 2  # under a limit: the one that begins and the next, during which a selector has time enough
 
 
 class BestSoFar(Generic[T]):
@@ -76,6 +78,7 @@ async def search_prompt(
     base = plan.models["base"].identity
     fit = await fit_context(plan, resources, composer, sampling)
     reward = build_reward(plan, models, resources.record, own_reward)
+    wanted = min(config.depth, reach)
     problem = SystemPromptProblem(
         Responder(models["base"], base, composer, sampling, examples, shots, fit),
         reward,
@@ -83,7 +86,7 @@ async def search_prompt(
         plan.inputs.queries[:reach],
         config.initial_prompt,
         None if config.search == "monte-carlo" else config.keep_above,
-        min(config.depth, reach),
+        _ahead(config, 0, wanted),
     )
     strategy = prompt_strategy(config, reach)
     so_far = _SoFar[PromptState](strategy)
@@ -92,18 +95,32 @@ async def search_prompt(
         return _alignment(plan, resources, outcome, form, sampling)
 
     async def observe(level: Level[PromptState]) -> None:
-        reward.look_ahead(plan.inputs.queries[: min(level.limit, reach)])
+        nonlocal wanted
+        wanted = max(wanted, min(level.limit, reach))
+        reward.look_ahead(plan.inputs.queries[: _ahead(config, level.number + 1, wanted)])
         emit(level_events(level, strategy))
         so_far.add(level)
         if best_so_far is not None:
             best_so_far.reach(lambda: result(so_far.outcome()))
 
     outcome = await search(problem, strategy, unreadable=config.unreadable, observe=observe)
+    # What a limit has put off: the result tells how many calls there were, and must not depend on limits.
+    reward.look_ahead(plan.inputs.queries[:wanted])
     await reward.settle()
+    if isinstance(resources.stop.cause, BudgetSpent):
+        resources.stop.check()
     emit([end_event(outcome)])
     if fit is not None and (said := fit.report()) is not None:
         resources.notice(said)
     return result(outcome)
+
+
+def _ahead(config: OptimizeConfig, level: int, wanted: int) -> int:
+    """For how many queries aspects are chosen when `level` begins, which tries the query of its number: all
+    `wanted`; under a limit those of the next two levels, or it is spent on levels that are never reached."""
+    if config.max_calls is None and config.max_usd is None:
+        return wanted
+    return min(wanted, level + LEVELS_AHEAD)
 
 
 class _SoFar(Generic[State]):
@@ -198,8 +215,6 @@ async def search_examples(
     turn = _Turns()
     reward.look_ahead([Query(example.query) for example in plan.inputs.examples.examples])
     reached = [ImprovedExample(e, e, None, None, "budget") for e in plan.inputs.examples.examples]
-    if best_so_far is not None:
-        best_so_far.reach(lambda: tuple(reached))
 
     async def improve(subject: int, example: Example) -> ImprovedExample:
         events: list[Event] = []
@@ -214,6 +229,8 @@ async def search_examples(
             happened(level_events(level, strategy, subject))
             so_far.add(level)
             reached[subject] = _improved(example, so_far.outcome())
+            if best_so_far is not None:
+                best_so_far.reach(lambda: tuple(reached))
 
         problem = ExampleProblem(example, reward, optimizer)
         outcome = await search(problem, strategy, unreadable=config.unreadable, observe=observe)

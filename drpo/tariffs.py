@@ -55,7 +55,7 @@ class RoleTariff:
 UNKNOWN, FREE = RoleTariff("unknown"), RoleTariff("free")
 
 
-def tariffs_of(plan: Plan, environment: Mapping[str, str] | None = None) -> dict[str, RoleTariff]:
+def tariffs_of(plan: Plan, environment: Mapping[str, str]) -> dict[str, RoleTariff]:
     """Per role of the plan, and for the embedder where an endpoint has it.
 
     environment: tells an embedder at OpenAI from one at OPENAI_BASE_URL, whose prices nobody knows.
@@ -68,7 +68,7 @@ def tariffs_of(plan: Plan, environment: Mapping[str, str] | None = None) -> dict
     }
     if plan.embedder.startswith(("openai/", "vllm/")):
         found[EMBEDDER_ROLE] = given.get(EMBEDDER_ROLE) or _embedder_tariff(
-            plan.embedder, openai_base_url(environment or {})
+            plan.embedder, openai_base_url(environment)
         )
     return found
 
@@ -126,7 +126,7 @@ def _amount(text: str, amount: str) -> float:
     return usd
 
 
-def refuse_unpriced(plan: Plan, environment: Mapping[str, str] | None = None) -> None:
+def refuse_unpriced(plan: Plan, environment: Mapping[str, str]) -> None:
     """Where there is a limit on money, what each request can cost must be known before the first is sent."""
     config = plan.config
     if config.max_usd is None:

@@ -32,7 +32,7 @@ VARIABLES: dict[str, tuple[str, ...]] = {  # what each job's template is given, 
 JOBS = tuple(VARIABLES)
 CHAT_MACROS = ("system", "user", "assistant")
 # What jinja2 and the Python operations inside a template raise.
-_UNUSABLE = (jinja2.TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError)
+UNUSABLE = (jinja2.TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +57,8 @@ class Templates:
         self._folders = [shipped] if folder is None else [folder, shipped]
         names = [f"{job}.j2" for job in JOBS] + [ASPECTS_FILE]
         if folder is not None:
-            _refuse_misnamed(folder, names)
-        self._sources = {name: _read(self._path(name)) for name in names}
+            refuse_misnamed(folder, names)
+        self._sources = {name: read_source(self._path(name)) for name in names}
         self._jobs = {job: self._load(job) for job in JOBS}
         for macro in CHAT_MACROS:
             self.render_macro("respond_chat", macro, "")
@@ -68,7 +68,7 @@ class Templates:
         """The text of one job. A template that cannot be filled with `values` is an `InputError`."""
         try:
             return self._jobs[job].render(**values)
-        except _UNUSABLE as error:
+        except UNUSABLE as error:
             given = ", ".join(sorted(values))
             raise InputError(f"{self._path(job + '.j2')}: {error} (given: {given})") from error
 
@@ -76,7 +76,7 @@ class Templates:
         """The text of one macro of a job, such as `system` of `respond_chat`."""
         try:
             return str(getattr(self._jobs[job].module, macro)(*values))
-        except _UNUSABLE as error:
+        except UNUSABLE as error:
             raise InputError(f"{self._path(job + '.j2')}: macro {macro!r}: {error}") from error
 
     def digests(self) -> dict[str, str]:
@@ -96,7 +96,7 @@ class Templates:
     def _load(self, job: str) -> jinja2.Template:
         path = self._path(f"{job}.j2")
         try:
-            return _compiled(job, self._sources[path.name])
+            return compiled(self._sources[path.name], VARIABLES[job])
         except jinja2.TemplateSyntaxError as error:
             raise InputError(f"{path}:{error.lineno}: {error.message}") from error
 
@@ -127,10 +127,10 @@ class Templates:
 
 
 @functools.lru_cache(maxsize=4 * len(JOBS))
-def _compiled(job: str, source: str) -> jinja2.Template:
-    """The template of one job; compiling takes longer than all that is done with it in a small run.
+def compiled(source: str, variables: tuple[str, ...]) -> jinja2.Template:
+    """The template that `source` is; compiling takes longer than all that is done with it in a small run.
 
-    Raises jinja2.TemplateSyntaxError where it is none, or not one for this job.
+    Raises jinja2.TemplateSyntaxError where it is none, or uses what is not among `variables`.
     """
     env = jinja2.Environment(
         undefined=jinja2.StrictUndefined,
@@ -150,24 +150,26 @@ def _compiled(job: str, source: str) -> jinja2.Template:
         raise jinja2.TemplateSyntaxError(
             "expected a template that stands alone, found one that names another", named.lineno
         )
-    unknown = jinja2.meta.find_undeclared_variables(tree) - {*VARIABLES[job], *env.globals}
+    unknown = jinja2.meta.find_undeclared_variables(tree) - {*variables, *env.globals}
     if unknown:
         name = min(unknown)
         lines = [node.lineno for node in tree.find_all(jinja2.nodes.Name) if node.name == name]
-        known = ", ".join(VARIABLES[job]) or "none, only the parameters of its macros"
+        known = ", ".join(variables) or "none, only the parameters of its macros"
         raise jinja2.TemplateSyntaxError(
             f"unknown variable {name!r}; this template is given: {known}", min(lines)
         )
     return jinja2.Template.from_code(env, code, dict(env.globals))
 
 
-def _refuse_misnamed(folder: Path, names: list[str]) -> None:
+def refuse_misnamed(folder: Path, names: list[str]) -> None:
+    """Nothing, if every template directly in `folder` is one of `names`, whose last is no template."""
     for path in sorted(folder.glob("*.j2")):
         if path.name not in names:
             raise InputError(f"{path}: no template has this name; expected {', '.join(names[:-1])}")
 
 
-def _read(path: Path) -> str:
+def read_source(path: Path) -> str:
+    """The text of a file in UTF-8, without mark and carriage returns."""
     try:
         return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:

@@ -16,11 +16,11 @@ PACKAGE = ROOT / "drpo"
 # A room imports rooms of its own layer and of those above it in this list, lazy imports included. A folder's
 # name stands for all of its modules but those that are listed by themselves.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "types", "jsonl", "resources", "text_diff", "run_file"),
+    ("errors", "types", "jsonl", "resources", "text_diff", "run_file", "statistics"),
     ("events", "llm.base", "templates", "text_files"),
     ("reply_literals", "reply_json", "reply_scores", "parse", "reply_schemas"),
-    ("search", "compose", "retrieve", "ask"),
-    ("reward", "transition"),
+    ("search", "compose", "retrieve", "ask", "judging"),
+    ("reward", "transition", "validation"),
     ("problems",),
     ("llm", "data", "config", "settings", "alignment"),
     ("plan",),

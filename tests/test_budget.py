@@ -14,15 +14,19 @@ import pytest
 from drpo.alignment import read_alignment
 from drpo.config import ExamplesConfig, OptimizeConfig
 from drpo.errors import BudgetSpent, InputError
-from drpo.llm.ledger import read_ledger
+from drpo.llm.base import Message, Request
+from drpo.llm.client import Connections, Endpoint, OpenAIClient
+from drpo.llm.ledger import Ledger, Limits, Spent, read_ledger
+from drpo.llm.limits import Stop
+from drpo.llm.metered import Metered
 from drpo.plan import examples_plan, optimize_plan
 from drpo.progress import read_progress
 from drpo.results import read_examples_result
 from drpo.run import Hooks, run_examples, run_optimize
 from drpo.run_dir import read_run
-from drpo.tariffs import refuse_unpriced
+from drpo.tariffs import RoleTariff, refuse_unpriced
 from tests.support.command import Shell, process, the_error
-from tests.support.mock_openai import MockServer, Reply, drpo_answers
+from tests.support.mock_openai import MockServer, Reply, drpo_answers, error
 from tests.support.served import Served
 
 ROLES = ("base", "optimizer", "evaluator", "selector")
@@ -218,10 +222,156 @@ def test_a_limit_on_money_is_refused_where_a_price_is_unknown(tmp_path: Path) ->
     config = OptimizeConfig.model_validate({**settings(url, tmp_path / "run"), "price": (), "max_usd": 5})
     plan = optimize_plan(config, ENV)
     with pytest.raises(InputError, match="--price base=IN/OUT --price optimizer=IN/OUT"):
-        refuse_unpriced(plan)
+        refuse_unpriced(plan, ENV)
     thinking = OptimizeConfig.model_validate(
         {"model": "demo", "optimizer": "gpt-6.1-sol", "max_usd": 5, "run_dir": tmp_path / "run"}
     )
     with pytest.raises(InputError, match="--max-thinking-tokens"):
-        refuse_unpriced(optimize_plan(thinking, {"OPENAI_API_KEY": "x"}))
+        refuse_unpriced(optimize_plan(thinking, {"OPENAI_API_KEY": "x"}), {"OPENAI_API_KEY": "x"})
     assert not (tmp_path / "run").exists()
+
+
+async def test_money_spent_before_there_was_a_price_counts(tmp_path: Path) -> None:
+    till, run = Till(11), tmp_path / "run"
+    async with MockServer(till, keep_log=False) as server:
+        with pytest.raises(BudgetSpent):
+            await optimize(server.url, run, max_calls=30, price=())
+        before = till.usd
+        with pytest.raises(BudgetSpent, match=rf"\${before:.4f} was"):
+            await optimize(server.url, run, max_usd=before + 0.0005)
+        assert till.usd <= before + 0.0005
+        with pytest.raises(BudgetSpent):
+            await optimize(server.url, run, max_usd=before + 0.02)
+        assert before < till.usd <= before + 0.02
+
+
+@pytest.mark.parametrize("lost", ["removed", "emptied"])
+async def test_limits_hold_although_the_ledger_was_lost(tmp_path: Path, lost: str) -> None:
+    till, run = Till(12), tmp_path / "run"
+    async with MockServer(till, keep_log=False) as server:
+        with pytest.raises(BudgetSpent):
+            await optimize(server.url, run, max_calls=30)
+        spent = till.usd
+        _lose(run / "ledger.jsonl", lost)
+        with pytest.raises(BudgetSpent, match="limit of 30 calls"):
+            await optimize(server.url, run, max_calls=30)
+        assert till.calls.total() == 30
+        _lose(run / "ledger.jsonl", lost)
+        with pytest.raises(BudgetSpent, match=rf"\${spent:.4f} was"):
+            await optimize(server.url, run, max_usd=spent)
+        assert till.usd == spent
+        await optimize(server.url, run)
+    whole = read_ledger(run / "ledger.jsonl")
+    assert sum(role.calls for role in whole.values()) == till.calls.total() - 30
+
+
+def _lose(ledger: Path, how: str) -> None:
+    ledger.unlink()
+    if how == "emptied":
+        ledger.touch()
+
+
+async def test_a_server_that_ignores_max_tokens_is_noticed_and_bounded_from_then_on(tmp_path: Path) -> None:
+    said: list[str] = []
+    bill: list[float] = []
+
+    def gushes(model: str, body: dict[str, Any]) -> Reply:
+        used = {"prompt_tokens": 10, "completion_tokens": 4 * (body.get("n") or 1) * body["max_tokens"]}
+        bill.append((10 * PRICES[model][0] + used["completion_tokens"] * PRICES[model][1]) / 1_000_000)
+        choices = [
+            {"index": i, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}
+            for i, text in enumerate(drpo_answers(model, body).texts)
+        ]
+        return Reply(body={"model": model, "choices": choices, "usage": used})
+
+    async with MockServer(gushes, keep_log=False) as server:
+        config = OptimizeConfig.model_validate(
+            settings(server.url, tmp_path / "run", max_usd=0.3, concurrency=1)
+        )
+        with pytest.raises(BudgetSpent, match="Raise --max-usd"):
+            await run_optimize(optimize_plan(config, ENV), ENV, Hooks(notice=said.append))
+    assert len([text for text in said if "does not keep max_tokens" in text]) == 1
+    assert sum(bill) <= 0.3 + max(bill)
+    assert sum(role.usd for role in read_ledger(tmp_path / "run" / "ledger.jsonl").values()) == (
+        pytest.approx(sum(bill))
+    )
+
+
+async def test_a_reply_that_was_filtered_midway_is_held_at_its_most(tmp_path: Path) -> None:
+    def filtered(model: str, body: dict[str, Any]) -> Reply:
+        message = {"role": "assistant", "content": "half a reply"}
+        choice = {"index": 0, "finish_reason": "content_filter", "message": message}
+        return Reply(body={"choices": [choice]})
+
+    async with MockServer(filtered, keep_log=False) as server:
+        with pytest.raises(BudgetSpent, match=r"told no whole usage"):
+            await optimize(server.url, tmp_path / "run", max_usd=0.02)
+    spent = sum(read_ledger(tmp_path / "run" / "ledger.jsonl").values(), Spent())
+    assert spent.failed == 0 and spent.unpriced == spent.answered > 0 and 0 < spent.held_usd <= 0.02
+
+
+@pytest.mark.parametrize(
+    ("reply", "failed"),
+    [
+        (error(400, "the prompt violates our policy", code="content_filter"), 1),
+        (error(400, "too many tokens", code="context_length_exceeded"), 1),
+        (Reply(texts=("half",), finish_reason="content_filter"), 0),
+        (Reply(body={"choices": [{"finish_reason": "content_filter", "message": {"content": ""}}]}), 0),
+        (Reply(body={"error": {"code": "context_length_exceeded", "message": "x"}}), 0),
+    ],
+)
+async def test_only_an_http_error_is_free_of_charge(tmp_path: Path, reply: Reply, failed: int) -> None:
+    prices, connections = {"base": RoleTariff("given", 1.0, 1.0)}, Connections()
+    async with MockServer(script=[reply]) as server:
+        ledger = Ledger(tmp_path / "ledger.jsonl", prices, Limits(max_usd=1), Stop())
+        client = OpenAIClient(connections, Endpoint(server.url), "m", timeout_s=30)
+        request = Request("m", messages=(Message("user", "q"),), max_tokens=5)
+        await Metered(client, ledger).complete(request)
+        spent = ledger.total
+        await ledger.close()
+        await connections.aclose()
+    assert (spent.failed, spent.answered) == (failed, 1 - failed)
+    assert (spent.usd + spent.held_usd == 0) == bool(failed)
+
+
+def test_a_server_that_takes_no_max_tokens_says_which_flag_bounds_it(shell: Shell) -> None:
+    def thinks(model: str, body: dict[str, Any]) -> Reply:
+        if "max_tokens" in body:
+            message = "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead."
+            return error(400, message, code="unsupported_parameter", param="max_tokens")
+        return drpo_answers(model, body)
+
+    prices = [part for role in ROLES for part in ("--price", f"{role}=1/1")]
+    with Served(thinks) as server:
+        flags = [*_flags(server.url), *prices, "--max-usd", "5"]
+        said = shell.refused(2, "optimize", *flags, "--run-dir", "run")
+        assert "--max-thinking-tokens, such as 8192" in said and "a new --run-dir" in said
+        assert "--price" not in said
+        bounded = ("--max-thinking-tokens", "8192", "--run-dir", "other")
+        assert shell.run("optimize", *flags, *bounded).code in (0, 9)
+        assert (shell.folder / "other" / "alignment.json").exists()
+
+
+def test_a_budget_that_is_spent_before_the_first_level_says_so(shell: Shell) -> None:
+    with Served() as server:
+        flags = [*_flags(server.url), "--max-calls", "1"]
+        said = shell.refused(9, "optimize", *flags, "--run-dir", "run")
+        assert "No level was done, so there is no result yet" in said
+        assert not (shell.folder / "run" / "alignment.json").exists()
+        assert "No level was done" not in shell.refused(9, "optimize", *flags[:-1], "20", "--run-dir", "run")
+    said = shell.refused(
+        9, "optimize-examples", "--model", "demo", "--max-calls", "1", "--quiet", "--run-dir", "examples"
+    )
+    assert "No level was done, so there is no result yet" in said
+    assert not (shell.folder / "examples" / "result.json").exists()
+
+
+async def test_an_embedder_elsewhere_is_not_taken_for_that_of_openai(tmp_path: Path) -> None:
+    """OPENAI_BASE_URL is another's: what it charges, nobody knows, and nothing is sent under a limit."""
+    async with MockServer(Till(1)) as server:
+        environment = {"OPENAI_BASE_URL": server.url, "OPENAI_API_KEY": "x"}
+        given = settings(server.url, tmp_path / "run", max_usd=5, embedder="openai/text-embedding-3-small")
+        plan = optimize_plan(OptimizeConfig.model_validate(given), environment)
+        with pytest.raises(InputError, match="--price embedder=IN/OUT"):
+            await run_optimize(plan, environment, Hooks())
+        assert server.requests == []

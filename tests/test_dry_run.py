@@ -15,14 +15,17 @@ import pytest
 
 from drpo.commands.dry_run import look_ahead
 from drpo.config import OptimizeConfig
-from drpo.llm.base import Completion, Request, request_key
+from drpo.llm.base import ROLES, Completion, Request, request_key
+from drpo.llm.ledger import Spent, read_ledger
 from drpo.llm.reuse import Store
 from drpo.plan import optimize_plan
 from drpo.progress import PROGRESS_NAME, Snapshot, write_progress
 from drpo.settings import resolve
 from drpo.testing import ScriptedLLM, closed_sockets
 from drpo.wiring import build_reward, structured_for
-from tests.support.command import Shell, content_of, demo, times_of
+from tests.support.command import SMALL, Shell, content_of, demo, roles_at, times_of
+from tests.support.mock_openai import Reply, drpo_answers
+from tests.support.served import Served
 
 REAL = ("optimize", "--model", "mistral-7b", "--dry-run")
 SERVER = "openai/m@http://127.0.0.1:1/v1"
@@ -279,6 +282,60 @@ def test_the_most_by_a_limit_of_money_is_what_the_books_can_come_to(shell: Shell
     said = told(shell, *demo(*prices, "--max-usd", 0.001))["limits"]["max_usd"]["says"]
     assert said == "too little to begin"
     assert shell.run(*demo(*prices, "--max-usd", 0.001)).code == 9
+
+
+def test_a_limit_of_calls_that_is_used_up_is_told_with_the_exit_code(shell: Shell) -> None:
+    command = demo("--max-calls", 8)
+    shell.refused(9, *command)
+    text = " ".join(dry(shell, *command).split())
+    assert "--max-calls 8: 8 were sent before, so the command would end at once with exit code 9" in text
+    assert told(shell, *command)["limits"]["max_calls"] == {"limit": 8, "says": "used up"}
+    assert shell.run(*command).code == 9
+    assert "used up" not in str(told(shell, *demo("--max-calls", 9))["limits"])
+    shell.done(*demo())
+    assert "end at once" not in dry(shell, *command)  # it has finished, and nothing more is sent
+
+
+def test_a_limit_of_money_that_is_used_up_is_told_with_the_exit_code(shell: Shell) -> None:
+    prices = [part for role in ROLES for part in ("--price", f"{role}=1/1")]
+    shell.refused(9, *demo(*prices, "--max-usd", 0.01))
+    spent = sum(read_ledger(shell.folder / "run" / "ledger.jsonl").values(), Spent()).usd
+    command = demo(*prices, "--max-usd", spent)
+    text = " ".join(dry(shell, *command).split())
+    assert f"${spent:.4f} was spent or set aside before" in text
+    assert "would end at once with exit code 9" in text
+    assert told(shell, *command)["limits"]["max_usd"]["says"] == "used up"
+    assert shell.run(*command).code == 9
+    assert told(shell, *demo(*prices, "--max-usd", 50))["limits"]["max_usd"]["says"] == "enough"
+
+
+def test_what_was_spent_without_a_price_or_a_ledger_counts_as_the_run_would_count_it(shell: Shell) -> None:
+    with Served() as server:
+        command = ("optimize", *roles_at(server.url), *SMALL, "--run-dir", "run", "--quiet", "--no-reuse")
+        shell.refused(9, *command, "--max-calls", 12)
+        prices = [part for role in ROLES for part in ("--price", f"{role}=900/900")]
+        limited = (*command, *prices, "--max-usd", 0.01)
+        assert told(shell, *limited)["limits"]["max_usd"]["says"] == "used up"
+        (shell.folder / "run" / "ledger.jsonl").unlink()
+        assert told(shell, *limited)["limits"]["max_usd"]["says"] == "used up"
+        assert told(shell, *command, "--max-calls", 12)["limits"]["max_calls"]["says"] == "used up"
+        shell.refused(9, *limited)
+        assert len(server.requests) == 12
+
+
+def test_a_limit_that_an_earlier_process_has_made_impossible_is_told(shell: Shell) -> None:
+    def silent(model: str, body: dict[str, Any]) -> Reply:
+        text = drpo_answers(model, body).texts[0]
+        return Reply(body={"choices": [{"message": {"content": text}}]})
+
+    with Served(silent) as server:
+        command = ("optimize", *roles_at(server.url), *SMALL, "--run-dir", "run", "--quiet", "--no-reuse")
+        shell.refused(9, *command, "--max-calls", 3)
+        limited = (*command, *[p for role in ROLES for p in ("--price", f"{role}=1/1")], "--max-usd", 1)
+        refused = told(shell, *limited)["refused"]
+        assert len(refused) == 1 and "another --run-dir, or leave --max-usd out" in refused[0]
+        assert shell.refused(2, *limited) == refused[0]
+        assert len(server.requests) == 3
 
 
 def test_short_replies_are_warned_of(shell: Shell) -> None:

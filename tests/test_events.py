@@ -62,7 +62,7 @@ def test_a_subject_is_told_where_there_is_one() -> None:
 
 def test_any_text_comes_back_from_the_file(tmp_path: Path) -> None:
     emit_all(tmp_path / "events.jsonl")
-    read = read_events(tmp_path / "events.jsonl")
+    read = list(read_events(tmp_path / "events.jsonl"))
     assert read[0]["state"] == {"system_prompt": "a\nb \u2028 ü"}
     assert read[2]["state"] == {"text": "half \ud83d"}
 
@@ -118,7 +118,7 @@ def test_a_torn_last_line_is_not_read(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     path.write_bytes(emit_all(path)[:-5])
     assert [event["event"] for event in read_events(path)][-1] == "level"
-    assert read_events(tmp_path / "none.jsonl") == []
+    assert list(read_events(tmp_path / "none.jsonl")) == []
 
 
 def test_a_path_that_cannot_be_written_is_a_storage_error(tmp_path: Path) -> None:

@@ -5,21 +5,33 @@ from __future__ import annotations
 import asyncio
 import json
 import tempfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from drpo.errors import BudgetSpent, InputError, ProviderRefused, RecordDamaged, Stopped
+from drpo.errors import (
+    BudgetSpent,
+    InputError,
+    ParameterRefused,
+    ProviderRefused,
+    RecordDamaged,
+    Stopped,
+    StorageError,
+)
+from drpo.jsonl import encode_line
 from drpo.llm.base import Choice, Completion, Message, Request, Usage
 from drpo.llm.ledger import CallDone, Ledger, Limits, Spent, Ticket, read_ledger
 from drpo.llm.limits import Stop
 from drpo.llm.metered import Metered, most_tokens
+from drpo.llm.recorder import Record
 from drpo.llm.retry import Transient
-from drpo.tariffs import RoleTariff
+from drpo.llm.spent import Tariff
+from drpo.tariffs import FREE, UNKNOWN, RoleTariff
 from drpo.testing import ScriptedLLM
 from tests.support.gated_llm import GatedLLM
 
@@ -35,8 +47,11 @@ async def books(
     max_usd: float | None = None,
     told: Callable[[CallDone], None] | None = None,
     stop: Stop | None = None,
+    prices: Mapping[str, Tariff] = PRICES,
+    notice: Callable[[str], None] | None = None,
 ) -> AsyncIterator[Ledger]:
-    ledger = Ledger(path, PRICES, Limits(max_calls, max_usd), stop or Stop(), told)
+    limits, calls = Limits(max_calls, max_usd), path.with_name("calls.jsonl")
+    ledger = Ledger(path, prices, limits, stop or Stop(), told, calls=calls, notice=notice)
     try:
         yield ledger
     finally:
@@ -49,6 +64,17 @@ async def take(ledger: Ledger, tokens: int = 10, role: str = "base", *, again: b
 
 def lines(path: Path) -> list[dict[str, object]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def content(path: Path) -> str:
+    return path.read_text()
+
+
+def keep(path: Path, number: int, *, of: str) -> None:
+    """The first lines only; of none no file."""
+    path.unlink(missing_ok=True)
+    if number:
+        path.write_text("".join(of.splitlines(keepends=True)[:number]))
 
 
 @pytest.fixture
@@ -150,9 +176,18 @@ async def test_without_a_price_nothing_is_sent_under_a_limit_on_money(path: Path
     async with books(path, max_usd=15) as ledger:
         with pytest.raises(BudgetSpent, match="--price selector=IN/OUT"):
             await take(ledger, role="selector")
-        with pytest.raises(BudgetSpent, match="no known highest price"):
-            await ledger.open("base", "m", None)
     assert read_ledger(path) == {}
+
+
+async def test_without_a_bound_nothing_is_sent_under_a_limit_on_money_but_what_is_free(path: Path) -> None:
+    async with books(path, max_usd=15, prices={"base": DEAR, "optimizer": FREE}) as ledger:
+        with pytest.raises(
+            InputError, match=r"m \(the base\) takes no max_tokens.*--max-thinking-tokens.*--run-dir"
+        ):
+            await ledger.open("base", "m", None)
+        assert (await ledger.open("optimizer", "m", None)).at_most_usd == 0.0
+    async with books(path, max_calls=9) as ledger:
+        assert (await ledger.open("base", "m", None)).at_most_usd is None
 
 
 async def test_who_waits_is_woken_when_the_run_ends(path: Path) -> None:
@@ -243,7 +278,10 @@ def test_what_is_spent_and_held_never_passes_the_limit(steps: list[tuple[int, in
         (Transient("nobody there", charge="unsent"), "unsent"),
         (Transient("broke"), "unknown"),
         (RuntimeError("bug"), "unknown"),
-        (Completion((Choice("", "context_length"),)), "failed"),
+        (Completion((Choice("", "context_length"),), turned_away=True), "failed"),
+        (Completion((Choice("", "content_filter"),), turned_away=True), "failed"),
+        (Completion((Choice("", "content_filter"),)), "answered"),
+        (Completion((Choice("half a repl", "content_filter"),)), "answered"),
         (Completion((Choice("", "content_filter"),), Usage(5, 1)), "answered"),
     ],
 )
@@ -262,6 +300,214 @@ async def test_a_client_ends_its_requests_by_what_came(
         assert ledger.total.in_air == 0
     (call,) = heard
     assert (call.ending, call.role, call.operation, call.again) == (ending, "optimizer", "chat", True)
+
+
+@pytest.mark.parametrize(
+    ("text", "usage", "usd"),
+    [
+        ("fine", Usage(5, 1), 6.0),
+        ("", Usage(5, 0), 5.0),  # nothing was written, and that is what is told
+        ("fine", Usage(5, 0), None),
+        ("fine", Usage(0, 5), None),
+        ("fine", Usage(), None),
+    ],
+)
+async def test_a_usage_that_tells_a_part_leaves_the_most_booked(
+    path: Path, text: str, usage: Usage, usd: float | None
+) -> None:
+    request = Request("m", messages=(Message("user", "q"),), max_tokens=5)
+    most = most_tokens(request)
+    assert most is not None
+    async with books(path, max_usd=1000) as ledger:
+        await Metered(ScriptedLLM([Completion((Choice(text),), usage)]), ledger).complete(request)
+        now = ledger.total
+    held_usd = 0.0 if usd is not None else DEAR.usd(most)
+    assert (now.usd, now.held_usd, now.unpriced) == (usd or 0.0, held_usd, int(usd is None))
+    assert read_ledger(path)["base"] == now
+    async with books(path, max_usd=1000) as ledger:
+        assert ledger.total == now
+
+
+async def test_what_was_held_and_is_settled_leaves_no_residue(path: Path) -> None:
+    async with books(path, max_usd=1, prices={"base": RoleTariff("given", 100_000.0)}) as ledger:
+        for ticket in [await take(ledger, tokens) for tokens in (1, 2, 3)]:
+            ledger.answered(ticket, Usage(1))
+        assert ledger.total.held_usd == 0.0
+
+
+async def test_a_server_that_ignores_max_tokens_is_told_of_once_and_later_requests_are_held_for_more(
+    path: Path,
+) -> None:
+    said: list[str] = []
+    async with books(path, max_usd=200, notice=said.append) as ledger:
+        in_air = [await ledger.open("base", "m", Usage(1, 9)) for _ in range(2)]
+        for ticket, written in zip(in_air, (45, 18), strict=True):
+            ledger.answered(ticket, Usage(1, written))
+        assert ledger.total.usd == 65.0  # what it truly cost
+        assert len(said) == 1 and "wrote 45 tokens in a request of 9 at most" in said[0]
+        assert (await ledger.open("base", "m", Usage(1, 9))).at_most_usd == pytest.approx(46, abs=1)
+        assert (await ledger.open("optimizer", "m", Usage(1, 9))).at_most_usd == 10.0  # another role's
+    async with books(path, max_usd=1000) as ledger:  # the next process knows
+        assert (await ledger.open("base", "m", Usage(2, 9))).at_most_usd == pytest.approx(47, abs=1)
+
+
+async def test_a_limit_is_passed_by_no_more_than_was_in_the_air_when_a_server_ignored_max_tokens(
+    path: Path,
+) -> None:
+    async with books(path, max_usd=100) as ledger:
+        for _ in range(3):
+            ledger.answered(await ledger.open("base", "m", Usage(0, 10)), Usage(0, 30))
+        with pytest.raises(BudgetSpent, match=r"\$90\.0000 was, .* can cost \$31"):
+            await ledger.open("base", "m", Usage(0, 10))
+
+
+@pytest.mark.parametrize("end", ["answered", "failed", "unsent"])
+async def test_a_disk_that_refuses_an_ending_does_not_cost_the_reply(
+    path: Path, end: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = Ledger(path, PRICES, Limits(max_usd=100), Stop())
+    ticket, other = await take(ledger), await take(ledger)
+
+    def full(handle: int, data: bytes) -> int:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.write", full)
+        assert ledger.answered(other, Usage(3)) == 3.0  # its line fails later, on the disk
+        with pytest.raises(StorageError, match="No space left"):
+            await take(ledger)
+    if end == "answered":
+        assert ledger.answered(ticket, Usage(4)) == 4.0
+    else:
+        getattr(ledger, end)(ticket)
+    assert ledger.total.in_air == 0
+    assert ledger.total.usd == (7.0 if end == "answered" else 3.0)
+    with pytest.raises(StorageError, match="No space left"):
+        await take(ledger)
+    assert ledger.total.in_air == 0
+    await ledger.close()
+    assert read_ledger(path)["base"] == Spent(unknown=2, held_usd=20.0)  # never less than was spent
+
+
+# What an earlier process leaves to a limit
+
+
+async def _unpriced(path: Path, *endings: Usage | None) -> None:
+    """Requests without a price: answered with that usage, None: without an answer."""
+    async with books(path, prices={"base": UNKNOWN}) as ledger:
+        for usage in endings:
+            ticket = await take(ledger)
+            if usage is None:
+                ledger.unknown(ticket)
+            else:
+                ledger.answered(ticket, usage)
+
+
+async def test_what_was_spent_without_a_price_counts_by_its_usage(path: Path) -> None:
+    await _unpriced(path, Usage(3, 1), Usage(4, 2))
+    assert read_ledger(path)["base"].unpriced == 2
+    async with books(path, max_usd=15) as ledger:
+        assert (ledger.total.usd, ledger.total.unpriced) == (10.0, 0)
+        with pytest.raises(BudgetSpent, match=r"\$10\.0000 was"):
+            await take(ledger)
+    async with books(path, max_calls=15) as ledger:
+        assert ledger.total.unpriced == 2  # without a limit on money nothing is priced anew
+
+
+@pytest.mark.parametrize(
+    "ending", [None, Usage(), Usage(3, 0)], ids=["no answer", "no usage", "half a usage"]
+)
+async def test_a_limit_on_money_is_refused_where_nobody_can_tell_what_was_spent(
+    path: Path, ending: Usage | None
+) -> None:
+    await _unpriced(path, Usage(3, 1))
+    async with books(path, prices={"base": UNKNOWN}) as ledger:
+        ticket = await take(ledger)
+        if ending is None:
+            ledger.unknown(ticket)
+        else:
+            ledger.answered(ticket, ending, whole=False)
+    with pytest.raises(
+        InputError, match=r"--max-usd 15: .*\(1 of the base\).*--run-dir, or leave --max-usd out"
+    ):
+        async with books(path, max_usd=15):
+            pass
+    async with books(path, max_usd=15, prices={"base": RoleTariff("given")}) as ledger:  # 0/0 costs nothing
+        assert ledger.total.usd + ledger.total.held_usd == 0.0
+    async with books(path, max_calls=15) as ledger:
+        assert ledger.total.calls == 2
+
+
+async def _record(path: Path, *answers: Completion | BaseException, turned: str = "m") -> None:
+    """calls.jsonl and ledger.jsonl of a run in which the base model gave those answers."""
+    async with books(path) as ledger:
+        record = Record(path.with_name("calls.jsonl"))
+        llm = Metered(ScriptedLLM(list(answers)), ledger)
+        for number in range(len(answers)):
+            request = Request(turned, messages=(Message("user", f"q{number}"),), max_tokens=5, role="base")
+            await asyncio.gather(record.answer(request, llm), return_exceptions=True)
+        await record.close()
+
+
+async def test_what_the_ledger_has_lost_is_booked_by_the_record(path: Path) -> None:
+    reply = Completion((Choice("yes"),), Usage(3, 1), "m")
+    answers = [reply, replace(reply, usage=Usage(5, 2)), reply]
+    await _record(
+        path,
+        *answers,
+        Completion((Choice("", "context_length"),), turned_away=True),
+        ParameterRefused("seed", "no seed"),
+        replace(reply, served_model="reused"),
+    )
+    whole, reused = len(lines(path)), 4.0
+    copy = content(path)
+    expected = {"answered": 3, "failed": 2, "usd": 15.0}
+    for kept in (0, 2, 4):
+        keep(path, kept, of=copy)
+        async with books(path, max_usd=1000) as ledger:
+            now = ledger.total
+            assert {name: getattr(now, name) for name in expected} == expected, kept
+        keep(path, kept, of=copy)
+        async with books(path, max_calls=5) as ledger:
+            with pytest.raises(BudgetSpent, match="limit of 5 calls"):
+                await take(ledger)
+    keep(path, 0, of=copy)
+    async with books(path) as ledger:  # without a limit nobody reads them
+        assert ledger.total == Spent()
+    keep(path, whole, of=copy)
+    async with books(path, max_usd=1000) as ledger:
+        assert ledger.total.usd == 15.0 + reused  # the books are whole: nothing is booked twice
+
+
+async def test_a_reply_recorded_before_its_process_was_killed_is_not_booked_twice(path: Path) -> None:
+    await _record(path, Completion((Choice("yes"),), Usage(3, 1), "m"))
+    keep(path, 1, of=content(path))
+    async with books(path, max_calls=9, max_usd=1000) as ledger:
+        assert (ledger.total.calls, ledger.total.unknown, ledger.total.usd) == (1, 1, 0.0)
+        assert ledger.total.held_usd > 4.0
+
+
+async def test_a_lost_ledger_is_refused_where_the_record_does_not_tell_what_was_spent(path: Path) -> None:
+    await _record(path, Completion((Choice("yes"),), Usage(), "m"))
+    keep(path, 0, of=content(path))
+    with pytest.raises(InputError, match=r"--max-usd 15: .*no whole usage.*\(1 of the base\)"):
+        async with books(path, max_usd=15):
+            pass
+    async with books(path, max_calls=15) as ledger:
+        assert ledger.total.calls == 1
+
+
+async def test_a_lost_ledger_is_refused_where_texts_were_embedded(path: Path) -> None:
+    fact = {"kind": "fact", "name": "shots 0", "value": [1]}
+    keep(path.with_name("calls.jsonl"), 1, of=encode_line(fact) + "\n")
+    prices = {"base": DEAR, "embedder": DEAR}
+    with pytest.raises(InputError, match=r"what the embedder was sent: --max-calls could not hold"):
+        async with books(path, max_calls=15, prices=prices):
+            pass
+    async with books(path, max_usd=15, prices={**prices, "embedder": FREE}):
+        pass
+    async with books(path, max_calls=15):
+        pass
 
 
 async def test_a_cancelled_request_is_unknown(path: Path) -> None:

@@ -290,3 +290,9 @@ def test_the_command_loads_nothing_that_it_does_not_need(shell: Shell, prompts: 
     )
     done = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, timeout=60, check=True)
     assert "one" in done.stdout and done.stderr == "[]\n"
+
+
+def test_no_sum_is_told_as_nothing(shell: Shell, prompts: Path) -> None:
+    made(prompts, shell.folder / "runs" / "tiny", usd=0.00001, held_usd=0.0)
+    [_, line] = shell.done("runs").out.splitlines()
+    assert "<$0.0001" in line and "$0.0000" not in line

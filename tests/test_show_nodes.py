@@ -18,6 +18,7 @@ from tests.support.shown_runs import (
     examples_run,
     killed,
     prompt_run,
+    result_json,
 )
 
 
@@ -223,11 +224,6 @@ def test_a_run_of_examples_shows_each_and_what_it_cost(shell: Shell, examples: P
     assert shown["state"] == "finished" and shown["out"].endswith("examples.jsonl")
 
 
-def result_json(run: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((run / "result.json").read_text(encoding="utf-8"))
-    return found
-
-
 def test_one_example_shows_how_its_response_was_changed(shell: Shell, examples: Path) -> None:
     row = result_json(examples)["examples"][1]
     shown = shell.done("show", examples, "--example", 2, "--json").json
@@ -278,4 +274,4 @@ def test_an_unfinished_run_of_examples(shell: Shell, examples: Path) -> None:
     assert rows[1]["ended"] is None and rows[1]["reward_before"] == after[1]["before"]["reward"]
     assert rows[2]["reward_before"] is None and rows[2]["response"] == after[2]["before"]["response"]
     error = shell.refused(2, "show", run, "--example", 3)
-    assert "nothing of it is in" in error and "when all those before them are done" in error
+    assert "no level of it is done yet" in error and "given again" in error

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from drpo.alignment import FILE_NAME, Alignment, read_alignment
+from drpo.alignment import Alignment, read_alignment
 from drpo.commands.show_run import examples_of, outcome_of, state_word
 from drpo.commands.terminal import line_of
-from drpo.commands.where import find_run, open_run
+from drpo.commands.where import find_run, is_only_a_result, open_run
 from drpo.llm.ledger import Spent
-from drpo.run_file import RUN_NAME
 from drpo.run_view import RunView
 from drpo.types import Example, left_to_right_sum
 
@@ -22,8 +21,8 @@ class Side:
     """One of the two. name: as the user gave it, safe for a terminal. state: as `drpo runs` has it, or file.
 
     system_prompt: None for `optimize-examples`, whose `rewards` are those of each example before and after.
-    identity: command, models, embedder, settings, digests. spent: None where nothing was kept; calls:
-    distinct requests per role, where only these are known.
+    identity: command, models, embedder, settings, digests. spent: None where nothing was kept, or why
+    it is not known stands in spent_unknown; calls: distinct requests per role, where only these are known.
     """
 
     name: str
@@ -44,13 +43,14 @@ class Side:
     spent: Mapping[str, Spent] | None = None
     calls: Mapping[str, int] | None = None
     elapsed_s: float | None = None
+    spent_unknown: str | None = None
 
 
 def read_side(given: Path) -> Side:
     """A run, also an unfinished one with a level that is done, or an alignment file."""
     found = find_run(given)
     name = line_of(str(given))
-    if not (found / RUN_NAME).exists() and (found.is_file() or (found / FILE_NAME).exists()):
+    if is_only_a_result(found):
         return _of_alignment(name, read_alignment(found))
     view = open_run(found)
     return _of_examples(name, view) if view.command == "optimize-examples" else _of_prompt(name, view)
@@ -94,6 +94,7 @@ def _of_prompt(name: str, view: RunView) -> Side:
         levels=outcome.levels,
         ended=outcome.ended,
         spent=view.spent,
+        spent_unknown=view.spent_unknown,
         calls=None if view.alignment is None else view.alignment.found.calls,
         elapsed_s=None if view.progress is None else view.progress.elapsed_s,
     )
@@ -114,6 +115,7 @@ def _of_examples(name: str, view: RunView) -> Side:
         rewards=rewards,
         nodes=sum(len(tree.nodes) for tree in view.trees) or None,
         spent=view.spent,
+        spent_unknown=view.spent_unknown,
         calls=result.calls or None,
         elapsed_s=None if view.progress is None else view.progress.elapsed_s,
     )

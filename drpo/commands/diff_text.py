@@ -167,7 +167,7 @@ def _figures(a: Side, b: Side) -> Iterator[tuple[str, str, str]]:
     yield row("nodes", *(str(side.nodes or "-") for side in sides))
     yield row("asked as", *(line_of(side.prompt_form or "-") for side in sides))
     yield row("calls", *(_calls(side) for side in sides))
-    yield row("spent", *(_UNTOLD if side.spent is None else str(total_bill(side.spent)) for side in sides))
+    yield row("spent", *(_spent(side) for side in sides))
     yield row("time", *("-" if side.elapsed_s is None else duration(side.elapsed_s) for side in sides))
 
 
@@ -184,6 +184,12 @@ def _calls(side: Side) -> str:
     if side.spent is not None:
         return f"{sum(side.spent.values(), Spent()).calls:,}"
     return f"{sum(side.calls.values()):,}" if side.calls else "-"
+
+
+def _spent(side: Side) -> str:
+    if side.spent is not None:
+        return str(total_bill(side.spent))
+    return _UNTOLD if side.spent_unknown is None else line_of(f"unknown: {side.spent_unknown}")
 
 
 def _example_lines(found: Comparison) -> list[str]:
@@ -262,6 +268,7 @@ def _side_json(side: Side) -> dict[str, Any]:
         "calls": side.calls,
         "elapsed_s": side.elapsed_s,
         "spent": spent_json(side.spent),
+        "spent_unknown": side.spent_unknown,
     }
 
 

@@ -25,7 +25,8 @@ _INDENT = " " * 9
 _EPILOG = """\b
 Exit codes: 0 where nothing is a problem (warnings are none); else the one
 that a run would end with, the first of 2 settings, 6 run directory, 8 disk,
-3 refused by a provider, 5 out of reach, 1 a bug of drpo.
+7 damaged record, 3 refused by a provider, 5 out of reach, 9 limit reached,
+1 a bug of drpo.
 """
 
 
@@ -45,9 +46,10 @@ that a run would end with, the first of 2 settings, 6 run directory, 8 disk,
 def command(config: Path | None, offline: bool, load_embedder: bool, as_json: bool, **flags: Any) -> None:
     """Check what `drpo optimize` with the same flags would need, before it is begun.
 
-    Settings and files, keys (never shown), endpoints, the embedder, vLLM and its GPUs, the disk: a line
-    each, and what to do where something is wrong. Each endpoint and model is sent one tiny request, which
-    may take --timeout-s, at most 30 s. No server is started and no run is begun.
+    Settings and files, keys (never shown), endpoints, the embedder, vLLM and its GPUs, the run's directory
+    and limits, trackers, the disk: a line each, and what to do where something is wrong. Each endpoint and
+    model is sent one tiny request, which may take --timeout-s, at most 30 s. No server is started and no run
+    is begun.
     """
     sources, checks = _sources(flags, config)
     findings = asyncio.run(examine(sources, requests=not offline, load=load_embedder))

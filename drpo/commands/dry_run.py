@@ -13,13 +13,15 @@ from drpo.commands.setting_sources import Setting, settings_of
 from drpo.config import ExamplesConfig, OptimizeConfig
 from drpo.errors import InputError, ReplayMissed
 from drpo.estimate.counts import replies_may_be_cut
-from drpo.estimate.forecast import Forecast, Recorded, forecast, read_recorded
+from drpo.estimate.forecast import Enough, Forecast, Recorded, forecast, read_recorded
+from drpo.jsonl import read_lines
 from drpo.live import cache_folder, endpoints_of, is_lasting, without_keys
 from drpo.llm.adapt import Adapt
 from drpo.llm.base import Completion, Request, request_key
+from drpo.llm.books import limited_books
 from drpo.llm.catalog import GPU_MEMORY_GB
 from drpo.llm.client import Connections
-from drpo.llm.ledger import LEDGER_NAME, Spent, read_ledger
+from drpo.llm.ledger import LEDGER_NAME, Limits, Spent, read_ledger
 from drpo.llm.limits import Stop
 from drpo.llm.recorder import Record
 from drpo.llm.reuse import Store
@@ -32,11 +34,12 @@ from drpo.reward import EvaluatorReward
 from drpo.run import _refuse_to_overwrite
 from drpo.run_dir import _refuse_foreign, _refuse_others
 from drpo.run_file import RUN_NAME
-from drpo.tariffs import refuse_unpriced
+from drpo.tariffs import refuse_unpriced, tariffs_of, unknown_prices
 from drpo.types import Query
 from drpo.wiring import EmbeddingLimits, build_retriever, build_reward
 
 State = Literal["begin", "resume", "finished", "running"]
+Verdict = Enough | Literal["used up"]
 _SHOWN_PORT = 8000
 
 
@@ -55,6 +58,27 @@ class DryRun:
     servers: tuple[str, ...]
     notes: tuple[str, ...]
 
+    @property
+    def calls_verdict(self) -> Verdict | None:
+        """What --max-calls means for the run; used up: its next request would be refused. None: no limit."""
+        limit, said = self.plan.config.max_calls, self.forecast
+        if limit is None:
+            return None
+        sent = said.recorded.spent_calls
+        return "used up" if 0 < sent >= limit and said.left.most != 0 else said.calls_suffice(limit)
+
+    @property
+    def usd_verdict(self) -> Verdict | None:
+        """What --max-usd means for the run. None: no limit, or nothing can be said of it."""
+        limit, said = self.plan.config.max_usd, self.forecast
+        if limit is None or said.unpriced or self.refusals:
+            return None
+        next_usd = min((role.held_usd or 0.0 for role in said.roles if role.left.most != 0), default=0.0)
+        spent = said.recorded.spent_usd
+        if spent and spent + next_usd > limit and said.left.most != 0:
+            return "used up"
+        return said.usd_suffices(limit)
+
 
 def look_ahead(
     plan: Plan, environment: Mapping[str, str], flags: Mapping[str, Any], file: Path | None
@@ -68,7 +92,9 @@ def look_ahead(
     path = run_path(plan)
     state, process = _state_of(path, plan)
     _check_embedder(plan, environment)
-    recorded = _recorded(path, plan, environment, finished=state == "finished")
+    refusals = () if state == "finished" else tuple(_refusals(plan, environment))
+    spent, refused = _spent(path, plan, environment, finished=state == "finished")
+    recorded = _recorded(path, plan, environment, spent, finished=state == "finished")
     said = forecast(plan, recorded, environment)
     return DryRun(
         plan=plan,
@@ -77,7 +103,7 @@ def look_ahead(
         process=process,
         settings=settings_of(plan.config, environment, flags, file),
         forecast=said,
-        refusals=() if state == "finished" else tuple(_refusals(plan, environment)),
+        refusals=(*refusals, *refused),
         servers=() if state == "finished" else tuple(_servers(plan, environment)),
         notes=tuple(_notes(plan, said)),
     )
@@ -117,10 +143,26 @@ def _check_embedder(plan: Plan, environment: Mapping[str, str]) -> None:
 # What is recorded
 
 
-def _recorded(path: Path, plan: Plan, environment: Mapping[str, str], *, finished: bool) -> Recorded:
+def _spent(
+    path: Path, plan: Plan, environment: Mapping[str, str], *, finished: bool
+) -> tuple[Spent, tuple[str, ...]]:
+    """What the run has spent as its limits would count it, and why they could not hold, if so."""
+    config, ledger = plan.config, path / LEDGER_NAME
+    tariffs = tariffs_of(plan, environment)
+    max_usd = None if unknown_prices(tariffs) else config.max_usd  # without prices, that is told already
+    limits = Limits() if finished else Limits(config.max_calls, max_usd)
+    try:
+        books = limited_books(read_lines(ledger), ledger, path / "calls.jsonl", tariffs, limits)
+    except InputError as error:
+        return sum(read_ledger(ledger).values(), Spent()), (str(error),)
+    return sum(books.spent().values(), Spent()), ()
+
+
+def _recorded(
+    path: Path, plan: Plan, environment: Mapping[str, str], spent: Spent, *, finished: bool
+) -> Recorded:
     """What the run holds, by its record and its books."""
     file = path / "calls.jsonl"
-    spent = sum(read_ledger(path / LEDGER_NAME).values(), Spent())
     return replace(
         read_recorded(file),
         reused=_reusable(plan, environment, Record(file, writable=False)),

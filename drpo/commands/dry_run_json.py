@@ -18,10 +18,9 @@ def dry_run_json(told: DryRun) -> dict[str, Any]:
     roles = {role.role: _role(role, told.plan.models) for role in said.roles}
     limits: dict[str, Any] = {}
     if config.max_calls is not None:
-        limits["max_calls"] = {"limit": config.max_calls, "says": said.calls_suffice(config.max_calls)}
+        limits["max_calls"] = {"limit": config.max_calls, "says": told.calls_verdict}
     if config.max_usd is not None:
-        says = None if said.unpriced or told.refusals else said.usd_suffices(config.max_usd)
-        limits["max_usd"] = {"limit": config.max_usd, "says": says}
+        limits["max_usd"] = {"limit": config.max_usd, "says": told.usd_verdict}
     return {
         "dry_run": True,
         "command": told.plan.identity["command"],

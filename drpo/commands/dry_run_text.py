@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from drpo.commands.dry_run import DryRun
+from drpo.commands.dry_run import DryRun, Verdict
 from drpo.commands.dry_run_json import dry_run_json
 from drpo.commands.setting_sources import Setting
 from drpo.commands.terminal import columns, print_json, safe, styled
@@ -240,13 +240,20 @@ def _money(role: RoleForecast) -> list[str]:
 
 def _limits(told: DryRun) -> Iterator[str]:
     """What the limits of calls and money mean for the run."""
-    config, said = told.plan.config, told.forecast
+    config, spent = told.plan.config, told.forecast.recorded
     if told.state == "finished":
         return
-    if config.max_calls is not None:
-        yield f"--max-calls {config.max_calls:,}: {_SUFFICES[said.calls_suffice(config.max_calls)]}"
-    if config.max_usd is not None and not told.refusals:
-        yield f"--max-usd {config.max_usd:g}: {_SUFFICES[said.usd_suffices(config.max_usd)]}"
+    if (verdict := told.calls_verdict) is not None:
+        yield f"--max-calls {config.max_calls:,}: {_verdict(verdict, f'{spent.spent_calls:,} were sent')}"
+    if (verdict := told.usd_verdict) is not None:
+        before = f"${spent.spent_usd:.4f} was spent or set aside"
+        yield f"--max-usd {config.max_usd:g}: {_verdict(verdict, before)}"
+
+
+def _verdict(verdict: Verdict, before: str) -> str:
+    if verdict == "used up":
+        return f"{before} before, so the command would end at once with exit code 9, at its next request"
+    return _SUFFICES[verdict]
 
 
 def _servers(told: DryRun) -> Iterator[str]:

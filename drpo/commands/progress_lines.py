@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import click
 
-from drpo.commands.role_rows import clock, dollars
+from drpo.commands.role_rows import clock
+from drpo.commands.terminal import dollars
 from drpo.events import Event, LevelDone, NodeMade, ProposalDropped
 from drpo.progress import Snapshot
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from rich.text import Text
 
 from drpo.commands.change_lines import cut, one_line
+from drpo.commands.terminal import dollars
 from drpo.llm.base import ROLES
 from drpo.progress import RoleProgress, Snapshot
 
@@ -101,10 +102,3 @@ def count(number: int) -> str:
     if number < 10_000:
         return str(number)
     return f"{number / 1e3:.1f}k" if number < 999_950 else f"{number / 1e6:.2f}M"
-
-
-def dollars(usd: float) -> str:
-    """US dollars, small ones to a hundredth of a cent; what is less than that is never told as nothing."""
-    if 0 < usd < 0.00005:
-        return "<$0.0001"
-    return f"${usd:.4f}" if 0 < usd < 1 else f"${usd:,.2f}"

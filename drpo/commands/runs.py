@@ -98,7 +98,7 @@ def _row(run: RunEntry, now_s: float) -> tuple[str, ...]:
         "-" if run.best is None else f"{run.best:.2f}",
         "-" if run.gain is None else f"{run.gain:+.2f}",
         _cost(run),
-        _age(now_s - run.changed_s),
+        _age(now_s - run.changed_s) if run.changed_s else "-",
         line_of(about),
     )
 
@@ -135,6 +135,6 @@ def _row_json(run: RunEntry, now_s: float) -> dict[str, Any]:
         "usd": run.usd,
         "held_usd": run.held_usd,
         "calls": run.calls,
-        "age_s": max(0.0, now_s - run.changed_s),
+        "age_s": max(0.0, now_s - run.changed_s) if run.changed_s else None,
         "problem": run.problem,
     }

@@ -6,13 +6,12 @@ from pathlib import Path
 
 import click
 
-from drpo.alignment import FILE_NAME, read_alignment
+from drpo.alignment import read_alignment
 from drpo.commands.result_text import explain_end as explain_end
 from drpo.commands.result_text import print_alignment as print_alignment
 from drpo.commands.result_text import summary as summary
-from drpo.commands.where import find_run, open_run
+from drpo.commands.where import find_run, is_only_a_result, open_run
 from drpo.errors import InputError
-from drpo.run_file import RUN_NAME
 
 
 @click.command("show")
@@ -40,7 +39,7 @@ def command(
     if len(asked) > 1:
         raise InputError(f"{' and '.join(asked)}: each shows something else; give one of them")
     found = find_run(run_or_file)
-    if not (found / RUN_NAME).exists() and (found.is_file() or (found / FILE_NAME).exists()):
+    if is_only_a_result(found):
         if asked or example is not None:
             option = [*asked, "--example"][0]
             raise InputError(f"{option} is for runs: {found} holds a result alone; name its run directory")

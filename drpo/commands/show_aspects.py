@@ -63,6 +63,11 @@ def print_aspects(view: RunView, example: int | None, as_json: bool) -> None:
         rows = [_row_json(use) for use in uses]
         print_json({"run": str(view.path), "example": example, "evaluations": evaluated, "aspects": rows})
         return
+    if not uses and not any(tree.levels for tree in trees):
+        raise InputError(
+            f"{view.path}: expected evaluations by aspects, found only a result: how it came about is not in "
+            "events.jsonl yet, where examples come in their order. Its command, given again, goes on"
+        )
     if not uses:
         raise InputError(f"{view.path}: expected evaluations by aspects, found none: no response was scored")
     rows_ = [

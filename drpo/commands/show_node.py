@@ -35,8 +35,8 @@ def choose_tree(view: RunView, example: int | None) -> Tree:
         found = [tree for tree in view.trees if tree.subject == example - 1 and tree.levels]
         if not found:
             raise InputError(
-                f"--example {example}: nothing of it is in {view.path / 'events.jsonl'} yet, where "
-                "examples come when all those before them are done"
+                f"--example {example}: no level of it is done yet, or none was kept. The command of "
+                f"{view.path}, given again, goes on"
             )
     if not found:
         raise InputError(f"{view.path / 'events.jsonl'}: expected the nodes of the run, found none")

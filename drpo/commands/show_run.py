@@ -179,7 +179,8 @@ def _spent_lines(view: RunView) -> list[str]:
         elif view.improved is not None:
             calls = view.improved.calls
         told = ", ".join(f"{line_of(role)} {count}" for role, count in calls.items()) or "unknown"
-        return [f"calls       {told}", "spent       unknown: no ledger.jsonl was kept"]
+        why = "no ledger.jsonl was kept" if view.spent_unknown is None else line_of(view.spent_unknown)
+        return [f"calls       {told}", f"spent       unknown: {why}"]
     rows = []
     spent = {role: view.spent[role] for role in sorted(view.spent, key=_place)}
     table = spent_table(spent)
@@ -231,6 +232,7 @@ def _about_json(view: RunView) -> dict[str, Any]:
         "simulated": view.simulated,
         "elapsed_s": None if view.progress is None else view.progress.elapsed_s,
         "spent": spent_json(view.spent),
+        "spent_unknown": view.spent_unknown,
     }
 
 

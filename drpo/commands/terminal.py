@@ -91,7 +91,9 @@ def _columns_of(c: str) -> int:
 
 
 def dollars(usd: float) -> str:
-    """US dollars, small sums to a hundredth of a cent."""
+    """US dollars, small ones to a hundredth of a cent; what is less than that is never told as nothing."""
+    if 0 < usd < 0.00005:
+        return "<$0.0001"
     return f"${usd:.4f}" if 0 < usd < 1 else f"${usd:,.2f}"
 
 

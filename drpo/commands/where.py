@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from drpo.errors import InputError
+from drpo.run_file import RUN_NAME
 
 if TYPE_CHECKING:
     from drpo.run_view import RunView
+
+FILE_NAME = "alignment.json"
 
 
 def runs_folder() -> Path:
@@ -41,6 +44,17 @@ def find_run(given: Path) -> Path:
     except OSError as error:
         raise InputError(f"{given}: cannot be read: {error.strerror}") from None
     raise InputError(f"{given}: expected a run directory, an alignment file, or the name of a run in {runs}/")
+
+
+def is_only_a_result(found: Path) -> bool:
+    """Whether that is an alignment file, or a folder with one and no run. Raises InputError where nobody may
+    look."""
+    try:
+        if (found / RUN_NAME).exists():
+            return False
+        return found.is_file() or (found / FILE_NAME).exists()
+    except OSError as error:
+        raise InputError(f"{found}: cannot be read: {error.strerror}. Unlock it") from None
 
 
 def open_run(given: Path) -> RunView:

@@ -8,23 +8,28 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from drpo.errors import (
+    BudgetSpent,
     DrpoError,
     InputError,
     ProviderDown,
     ProviderRefused,
+    RecordDamaged,
     RunConflict,
     StorageError,
 )
 
 Status = Literal["ok", "warning", "problem"]
 
-# As a run would meet them: it reads its settings, claims its directory, and then asks its models.
+# As a run would meet them: it reads its settings, claims its directory, reads what is recorded there, and
+# then asks its models until a limit is reached.
 SEVERITY = (
     InputError.exit_code,
     RunConflict.exit_code,
     StorageError.exit_code,
+    RecordDamaged.exit_code,
     ProviderRefused.exit_code,
     ProviderDown.exit_code,
+    BudgetSpent.exit_code,
     DrpoError.exit_code,
 )
 _SECRET_NAME = re.compile(r"(?i)(^|_)(KEYS?|TOKEN|SECRET|PASSWORD|PASSWD)$")

@@ -29,13 +29,13 @@ def price_checks(prepared: Prepared) -> Iterator[Check]:
             yield of_error("price", error, _REMEDY)
     plan = _of_these_roles(prepared.plan, prepared.roles, usable)
     groups: dict[RoleTariff, list[str]] = {}
-    for role, tariff in tariffs_of(plan).items():
+    for role, tariff in tariffs_of(plan, prepared.environment).items():
         groups.setdefault(tariff, []).append(role)
     for tariff, roles in groups.items():
         hint = "" if tariff.known else f" (--max-usd would need --price {roles[0]}=IN/OUT)"
         yield ok(f"price {', '.join(roles)}", f"{tariff}{hint}")
     try:
-        refuse_unpriced(plan)
+        refuse_unpriced(plan, prepared.environment)
     except InputError as error:
         yield of_error("price", error, _REMEDY)
 
@@ -67,7 +67,8 @@ def _usd(prepared: Prepared, answers: Sequence[Answered]) -> float | None:
     if prepared.plan is None:
         return None
     try:
-        tariffs = tariffs_of(_of_these_roles(prepared.plan, prepared.roles, prepared.plan.config.price))
+        plan = _of_these_roles(prepared.plan, prepared.roles, prepared.plan.config.price)
+        tariffs = tariffs_of(plan, prepared.environment)
     except InputError:
         return None
     known = [tariffs[answer.question.roles[0]].usd(answer.usage) for answer in answers]

@@ -1,4 +1,4 @@
-"""Whether a run can be kept: folders that can be written, room, durable writes, locks; what is there."""
+"""Whether a run can be kept: folders that can be written, room, durable writes, locks."""
 
 from __future__ import annotations
 
@@ -17,12 +17,9 @@ from filelock import FileLock, Timeout
 from drpo.config import OptimizeConfig
 from drpo.doctor.check import Check, ok, problem, warning
 from drpo.doctor.prepare import Prepared
-from drpo.errors import InputError, RunConflict, StorageError
+from drpo.errors import StorageError
 from drpo.live import cache_folder
 from drpo.plan import run_path
-from drpo.results import is_finished
-from drpo.run_dir import differences
-from drpo.run_file import RUN_NAME, read_run
 
 SLOW_FSYNC_S = 0.02
 """Above it the waiting for the disk shows beside an endpoint that answers quickly."""
@@ -87,33 +84,6 @@ def cache_checks(environment: Mapping[str, str]) -> Iterator[Check]:
         yield warning("cache", f"{path}: cannot be written: {error.strerror}", remedy)
         return
     yield ok("cache", f"{path} can be written")
-
-
-def run_checks(prepared: Prepared) -> Iterator[Check]:
-    """What the run's directory holds already: nothing of it is changed."""
-    if prepared.plan is None or not prepared.whole:
-        return
-    path = run_path(prepared.plan)
-    if not (path / RUN_NAME).exists():
-        there = sorted(p.name for p in path.iterdir() if p.name[0] != ".") if path.is_dir() else []
-        if there:
-            said = f"{path}: expected a run or an empty folder, found {there[0]}"
-            yield problem("run", said, "Give another --run-dir", RunConflict)
-        else:
-            yield ok("run", f"{path}: new")
-        return
-    try:
-        differing = differences(read_run(path)["identity"], prepared.plan.identity)
-    except InputError as error:
-        yield problem("run", str(error), "Give another --run-dir", RunConflict)
-        return
-    if differing:
-        said = f"{path} belongs to other settings: {'; '.join(differing[:5])}"
-        yield problem("run", said, "Give these settings, or another --run-dir", RunConflict)
-    elif is_finished(path):
-        yield ok("run", f"{path}: has a result, which the command would show")
-    else:
-        yield ok("run", f"{path}: begun before, the command would resume it")
 
 
 def file_system_of(folder: Path, mounts: Path = _MOUNTS) -> str:

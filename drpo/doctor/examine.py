@@ -9,13 +9,15 @@ from dataclasses import dataclass
 from drpo.config import OptimizeConfig
 from drpo.doctor.check import Check, exit_code_of, guarded, ok, problem, secrets_of
 from drpo.doctor.cost import own_checks, price_checks
-from drpo.doctor.disk import cache_checks, disk_checks, run_checks
+from drpo.doctor.directory import run_checks
+from drpo.doctor.disk import cache_checks, disk_checks
 from drpo.doctor.embedder import Embedded, embedder_checks
 from drpo.doctor.endpoints import Answered, ask_all
 from drpo.doctor.keys import embedder_place, key_checks, owners_of
 from drpo.doctor.machine import machine_checks
 from drpo.doctor.prepare import Prepared, Sources, prepare
 from drpo.doctor.questions import BaseFacts, base_facts, questions_of
+from drpo.doctor.trackers import track_checks
 from drpo.doctor.vllm import server_checks
 from drpo.llm.client import Connections
 
@@ -72,6 +74,7 @@ class _Examination:
             ("vllm", self._off(lambda: server_checks(prepared))),
             ("price", self._off(lambda: price_checks(prepared))),
             ("run", self._off(lambda: run_checks(prepared))),
+            ("track", self._off(lambda: track_checks(prepared))),
             ("disk", self._off(lambda: disk_checks(prepared))),
             ("cache", self._off(lambda: cache_checks(prepared.environment))),
             ("machine", self._off(lambda: machine_checks(prepared.environment, self._urls()))),

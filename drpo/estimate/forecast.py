@@ -132,7 +132,7 @@ def forecast(
     environment: may say that OpenAI's models are served elsewhere, at prices of its own.
     """
     recorded = recorded or Recorded()
-    habits, tariffs = habits_of(plan), tariffs_of(plan, environment)
+    habits, tariffs = habits_of(plan), tariffs_of(plan, environment or {})
     counts = counts_of(plan, habits)
     sizes = sizes_of(plan, habits, counts.levels.expected)
     calls, paper = calls_of(counts, plan, habits), paper_counts(plan)

@@ -80,11 +80,15 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """What came back: at least one choice, at most `Request.n` (some endpoints ignore n)."""
+    """What came back: at least one choice, at most `Request.n` (some endpoints ignore n).
+
+    turned_away: an HTTP error in truth, so nobody charges for it; known when it comes, and not recorded.
+    """
 
     choices: tuple[Choice, ...]
     usage: Usage = field(default_factory=Usage)
     served_model: str = ""
+    turned_away: bool = field(default=False, compare=False)
 
 
 @runtime_checkable

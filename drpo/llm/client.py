@@ -12,7 +12,7 @@ import ssl
 import time
 from base64 import b64encode
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -178,7 +178,9 @@ class OpenAIClient:
         except TimeoutError:
             return self._transient(request, f"no complete answer within {self._timeout_s:g} s")
         except openai.APIStatusError as err:
-            return self._fault(request, body, read_fault(err.body, err.status_code), err.response.headers)
+            fault = read_fault(err.body, err.status_code)
+            meant = self._fault(request, body, fault, err.response.headers)
+            return replace(meant, turned_away=True) if isinstance(meant, Completion) else meant
         except (openai.OpenAIError, aiohttp.ClientError, httpx2.HTTPError, httpx2.InvalidURL, OSError) as err:
             return self._unconnected(request, err)
         return self._read(request, body, response.content, response.headers)

@@ -9,13 +9,13 @@ from drpo.errors import ProviderRefused
 from drpo.llm.base import LLM, Completion, Request, Usage
 from drpo.llm.ledger import CallDone, Ending, Ledger, Ticket
 from drpo.llm.retry import Charge, Transient
+from drpo.llm.spent import is_whole
 
 T = TypeVar("T")
 TOKENS_A_MESSAGE = 32
 """Around each message a chat template puts marks and a role: 3 to 10 tokens in the templates known to us."""
 TOKENS_A_REQUEST = 256
 """Some templates add a system prompt of their own: up to 80 tokens in those known to us (dates, tools)."""
-_NOT_ANSWERED = ("context_length", "content_filter")
 _OF_CHARGE: dict[Charge, Ending] = {"none": "failed", "unsent": "unsent", "perhaps": "unknown"}
 
 
@@ -35,11 +35,12 @@ class Metered:
             ending = _end_with(ledger, ticket, error)
             self._tell(ticket, request, ending, problem=type(error).__name__)
             raise
-        if _was_turned_away(completion):
+        if completion.turned_away:
             ledger.failed(ticket)
             self._tell(ticket, request, "failed", problem=completion.choices[0].finish_reason)
             return completion
-        usd = ledger.answered(ticket, completion.usage)
+        whole = is_whole(completion.usage, [choice.text for choice in completion.choices])
+        usd = ledger.answered(ticket, completion.usage, whole=whole)
         self._tell(ticket, request, "answered", completion, usd)
         return completion
 
@@ -76,7 +77,8 @@ class Metered:
 def most_tokens(request: Request) -> Usage | None:
     """The most tokens a request can use, None where nothing bounds its reply.
 
-    No tokenizer makes more tokens of a text than it has bytes; templates add to that.
+    No tokenizer makes more tokens of a text than it has bytes; templates add to that. That a reply has no
+    more than was asked for is the server's to keep: see `Ledger` for one that does not.
     """
     longest = request.max_completion_tokens if request.max_tokens is None else request.max_tokens
     if longest is None:
@@ -110,10 +112,3 @@ def _ending(error: BaseException) -> Ending:
     if isinstance(error, Transient):
         return _OF_CHARGE[error.charge]
     return "failed" if isinstance(error, ProviderRefused) else "unknown"
-
-
-def _was_turned_away(completion: Completion) -> bool:
-    """An error of the server that drpo takes for a reply: too long for the model, or filtered unread."""
-    usage = completion.usage
-    told = usage.prompt_tokens or usage.completion_tokens
-    return not told and completion.choices[0].finish_reason in _NOT_ANSWERED

@@ -101,9 +101,11 @@ class LiveReport:
         state: RunState | None = None,
     ) -> None:
         """Write the last page, whenever the one before was. state: why a run ends that has not finished."""
-        self.wait()
-        self._thread.shutdown()
-        self._write(self._view(alignment, improved), state)
+        try:
+            self.wait()
+        finally:  # what was wrong with the page before need not be wrong with this one
+            self._thread.shutdown()
+            self._write(self._view(alignment, improved), state)
 
     def _write(self, view: RunView, state: RunState | None) -> None:
         began_s = self._clock()

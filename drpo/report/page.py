@@ -18,7 +18,7 @@ from drpo.report.layout import picture
 from drpo.report.scale import count, number, plural
 from drpo.report.shown import island, visible
 from drpo.report.spending import spent_table
-from drpo.report.summary import cards, settings_of, shown, standing
+from drpo.report.summary import cards, settings_of, shown, standing, why_unknown
 from drpo.run_view import RunView
 
 if TYPE_CHECKING:
@@ -115,6 +115,7 @@ def _context(
         "heat": heat_map(trees, memory.queries),
         "low_below": LOW_BELOW,
         "spent": None if view.spent is None else spent_table(view.spent),
+        "spent_unknown": why_unknown(view),
         "found_calls": _found_calls(view),
         "models": _words(identity["models"]),
         "embedder": identity["embedder"],

@@ -96,11 +96,19 @@ def cards(view: RunView, trees: Sequence[TreeFacts]) -> tuple[Card, ...]:
     if trees:
         found.append(Card(kind, count(nodes), f"{count(dropped)} proposals dropped" if dropped else ""))
     if view.spent is None:
-        return (*found, Card("Calls", "unknown", "no ledger was kept"), Card("Money", "unknown"))
+        why = why_unknown(view) or "no ledger was kept"
+        return (*found, Card("Calls", "unknown", why), Card("Money", "unknown"))
     money = total_bill(view.spent)
     calls = sum(spent.calls for spent in view.spent.values())
     head, _, rest = str(money).partition(", ")
     return (*found, Card("Calls", count(calls), "requests sent"), Card("Money", head, rest))
+
+
+def why_unknown(view: RunView) -> str | None:
+    """Which file of the run says nothing of what was spent, and why; None where it does, or there is none."""
+    if view.spent_unknown is None:
+        return None
+    return shown(view.spent_unknown.removeprefix(str(view.path)).lstrip("/\\"))
 
 
 def _prompt_cards(view: RunView, tree: TreeFacts) -> list[Card]:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from drpo.errors import InputError
 from drpo.events import Event
@@ -22,6 +23,8 @@ LONGEST_QUEUE = 50_000
 """Entries a tracker may be behind: an hour without its server, at fourteen requests a second."""
 END_S = 20.0
 """How long the end of a run waits for what has not been delivered by then."""
+HURRY_S = 1.0
+"""How long it waits when the user wants it to end at once: enough for a server that answers."""
 
 
 def _silent(message: str) -> None:
@@ -86,11 +89,11 @@ class Trackers:
 
     def begin(self, run: RunFacts) -> None:
         """The run begins. Its directory gets a file with the id of the tracked run, where it has none."""
-        self._begun = True
         if self._lanes:
             run = replace(run, id=tracked_id(run))
         for lane in self._lanes:
             lane.start()
+        self._begun = True
         self._tell(lambda tracker: tracker.begin(run))
 
     def event(self, event: Event) -> None:
@@ -101,24 +104,49 @@ class Trackers:
         """A request has ended."""
         self._tell(lambda tracker: tracker.call(call))
 
-    async def end(self, state: str, results: Mapping[str, float], files: Sequence[Path] = ()) -> None:
-        """The run has ended. Says where it was tracked, or what of it could not be delivered in time."""
+    async def end(
+        self,
+        state: str,
+        results: Mapping[str, float],
+        files: Sequence[Path] = (),
+        hurry: asyncio.Event | None = None,
+    ) -> None:
+        """The run has ended. Says where it was tracked, or what of it could not be delivered in time.
+
+        hurry: once it is set, nothing is waited for any longer than `HURRY_S`.
+        """
         if not self._begun:
             return
         self._tell(lambda tracker: tracker.end(state, results, files))
         for lane in self._lanes:
             lane.close()
-        if ending := [asyncio.wrap_future(lane.finished) for lane in self._lanes]:
-            _, late = await asyncio.wait(ending, timeout=self._end_s)
-            for future in late:
-                future.cancel()  # only our waiting: the thread goes on for as long as the process does
+        hurried = await self._wait(hurry or asyncio.Event())
         for lane in self._lanes:
-            lane.give_up(self._end_s)
+            lane.give_up(
+                "before the run was to be stopped at once" if hurried else f"within {self._end_s:g} s"
+            )
         self._drop_failed(ended=True)
         for lane in self._lanes:
             if where := lane.tracker.where:
                 self._notice(f"tracked: {self._clean(where)}")
         self._lanes = []
+
+    async def _wait(self, hurry: asyncio.Event) -> bool:
+        """Until everything is delivered, or for long enough; whether it was `hurry` that cut it short."""
+        ending = {asyncio.wrap_future(lane.finished) for lane in self._lanes}
+        if not ending:
+            return False
+        all_ended = asyncio.ensure_future(asyncio.wait(ending))
+        hurried = asyncio.ensure_future(hurry.wait())
+        try:
+            await asyncio.wait({all_ended, hurried}, timeout=self._end_s, return_when=asyncio.FIRST_COMPLETED)
+            if hurry.is_set():
+                await asyncio.wait({all_ended}, timeout=min(HURRY_S, self._end_s))
+            return hurry.is_set()
+        finally:
+            waited: list[asyncio.Future[Any]] = [all_ended, hurried, *ending]
+            for waiting in waited:
+                waiting.cancel()  # only our waiting: the threads go on for as long as the process does
 
     def _tell(self, entry: Entry) -> None:
         for lane in self._lanes:
@@ -165,13 +193,11 @@ class _Lane:
         """Nothing comes after this."""
         self.put(None)
 
-    def give_up(self, after_s: float) -> None:
-        """What is not delivered now is not waited for any longer."""
+    def give_up(self, when: str) -> None:
+        """What is not delivered now is not waited for any longer. when: by when it should have been."""
         if not self.finished.done() and self.problem is None:
             left = self._told - self._done
-            self.problem = NotDelivered(
-                f"{left:,} of {self._told:,} entries were not delivered within {after_s:g} s"
-            )
+            self.problem = NotDelivered(f"{left:,} of {self._told:,} entries were not delivered {when}")
 
     def _work(self) -> None:
         try:

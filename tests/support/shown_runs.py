@@ -62,6 +62,12 @@ def events_of(run: Path, kind: str) -> list[dict[str, Any]]:
     return [event for event in map(json.loads, lines) if event["event"] == kind]
 
 
+def result_json(run: Path) -> dict[str, Any]:
+    """What stands in result.json."""
+    found: dict[str, Any] = json.loads((run / "result.json").read_text(encoding="utf-8"))
+    return found
+
+
 def change_json(file: Path, change: Callable[[dict[str, Any]], object]) -> None:
     """Let `change` alter what stands in a JSON file."""
     data = json.loads(file.read_text(encoding="utf-8"))
