@@ -47,6 +47,8 @@ SEARCH = (
     "1",
     "--quiet",
     "--no-report",
+    "--validate",
+    "0",
 )
 LATENCIES_MS = (0, 3, 20)
 CONCURRENCIES = (1, 3, 64)

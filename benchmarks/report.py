@@ -51,7 +51,7 @@ def main() -> None:
 
 def large_report(run: Path, repeats: int) -> None:
     """Size, writing and opening of a large report."""
-    demo_run(run, depth=2, max_extra_depth=0)
+    demo_run(run, depth=2, max_extra_depth=0, validate=0)
     set_events(run, large_events(NODES, RESPONSE))
     view = read_view(run)
     began = time.perf_counter()
@@ -103,7 +103,9 @@ async def cost_of_keeping(folder: Path, repeats: int) -> None:
 
 
 def _slow(run: Path, *, report: bool) -> OptimizeConfig:
-    return OptimizeConfig(model="demo", run_dir=run, demo_latency_ms=50, reuse=False, report=report)
+    return OptimizeConfig(
+        model="demo", validate=0, run_dir=run, demo_latency_ms=50, reuse=False, report=report
+    )
 
 
 async def _held_up(run: Path) -> float:

@@ -22,7 +22,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-RUN_FLAGS = ("--depth", "4", "--max-extra-depth", "1", "--quiet")
+RUN_FLAGS = ("--depth", "4", "--max-extra-depth", "1", "--validate", "0", "--quiet")
 MODELS = (
     "vllm/mistralai/Mistral-7B-v0.1",
     "openai/gpt-4o-mini",

@@ -92,7 +92,7 @@ def one_world(seed: int) -> dict[str, Outcome]:
     found = {"initial": judge(INITIAL_PROMPT)}
     for arm, settings in ARMS.items():
         with tempfile.TemporaryDirectory() as folder:
-            given = {"model": "demo", "demo_seed": seed, "random_seed": seed, "reuse": False}
+            given = {"model": "demo", "demo_seed": seed, "random_seed": seed, "reuse": False, "validate": 0}
             config = resolve(OptimizeConfig, {**given, **settings, "run_dir": Path(folder) / "run"}, {})
             result = asyncio.run(run_optimize(optimize_plan(config, {}), {}, Hooks()))
         found[arm] = judge(result.alignment.system_prompt, result.alignment.found.nodes)

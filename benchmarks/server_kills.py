@@ -36,7 +36,7 @@ def command(run: Path, stand_in: bool) -> list[str]:
         roles = [part for role in ("model", "optimizer", "evaluator") for part in (f"--{role}", "vllm/org/m")]
         flags = [*roles, "--embedder", "lexical", "--depth", "20", "--run-dir", str(run), "--quiet"]
         flags += ["--base-max-tokens", "256", "--concurrency", "2", "--vllm-command", STAND_IN]
-    return [sys.executable, "-m", "drpo", "optimize", *flags]
+    return [sys.executable, "-m", "drpo", "optimize", *flags, "--validate", "0"]
 
 
 def environment(folder: Path, stand_in: bool) -> dict[str, str]:

@@ -128,7 +128,7 @@ class Bench:
             for role, name in (("model", "base"), *((r, r) for r in ("optimizer", "evaluator", "selector")))
         }
         run_dir = self._folder / f"run{self._number}"
-        shape = {"width": width, "samples": samples, "concurrency": concurrency}
+        shape = {"width": width, "samples": samples, "concurrency": concurrency, "validate": 0}
         return resolve(OptimizeConfig, {**roles, **shape, "embedder": "lexical", "run_dir": run_dir}, {})
 
 

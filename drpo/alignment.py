@@ -15,6 +15,7 @@ from drpo.llm.base import Message
 from drpo.retrieve import Retriever
 from drpo.templates import Templates
 from drpo.types import Example
+from drpo.validation.result import Validation, read_validation
 
 AnswerEnd = Literal["cut", "as-written"]
 SCHEMA = 1
@@ -40,7 +41,9 @@ class Alignment:
 
     embedder: identity of what finds them. models: identity per role. simulated: some model was `demo`, so the
     figures say nothing about real models. template_digest: of the template it was searched with. answer_end:
-    whether what a base model writes behind the end of its answer was cut.
+    whether what a base model writes behind the end of its answer was cut. validation: what the best prompts
+    were worth on queries kept from the search; `system_prompt` is then the one that stood it, which may be
+    the initial one, while `found` tells of the search's own best.
     """
 
     system_prompt: str
@@ -54,6 +57,7 @@ class Alignment:
     found: Found
     simulated: bool = False
     answer_end: AnswerEnd = "as-written"
+    validation: Validation | None = None
 
     def save(self, path: Path) -> None:
         """Write atomically; equal alignments give equal bytes."""
@@ -82,6 +86,7 @@ class Alignment:
             },
             "template_digest": self.template_digest,
             "simulated": self.simulated,
+            **({} if self.validation is None else {"validation": self.validation.as_dict()}),
             "found": {
                 "path_score": found.path_score,
                 "path_rewards": list(found.path_rewards),
@@ -143,6 +148,7 @@ def _from_dict(data: dict[str, Any]) -> Alignment:
         found=Found(**{**found, "path_rewards": tuple(found["path_rewards"])}),
         simulated=bool(data["simulated"]),
         answer_end="cut" if data.get("answer_end") == "cut" else "as-written",
+        validation=read_validation(data.get("validation")),
     )
 
 

@@ -7,218 +7,105 @@ decides which run it is: the same settings resume a run, others are refused.
 
 from __future__ import annotations
 
-import re
+import warnings
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import field_validator, model_validator
+
+from drpo.config_common import TRACKERS as TRACKERS
+from drpo.config_common import CommonConfig as CommonConfig
+from drpo.config_common import RoleConfig as RoleConfig
+from drpo.config_common import setting
 
 INITIAL_PROMPT = "You are a helpful assistant."  # DRPO, section 3.2.3; the root of every published run
-TRACKERS = ("mlflow", "wandb", "otel")
+FEWEST_KEPT = 6  # of so few pairs all must differ one way to tell at one-sided 2.5 % (1/64 < 0.025 < 1/32)
 EMBEDDER = "sentence-transformers/all-mpnet-base-v2"  # as in the published code
 
 
-def _field(default: Any, text: str, *, identity: bool = True, **limits: Any) -> Any:
-    return Field(default, description=text, json_schema_extra={"identity": identity}, **limits)
+with warnings.catch_warnings():
+    # pydantic's models have an old method of that name, which drpo does not use.
+    warnings.filterwarnings("ignore", 'Field name "validate"', UserWarning)
 
+    class ValidationConfig(CommonConfig):
+        """The conscience of a search: what its best prompts are worth on queries that it never saw."""
 
-class CommonConfig(BaseModel):
-    """What both searches have in common."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    optimizer: str | None = _field(
-        None, "Model that rewrites (default: demo for demo, else the catalog's strong one)."
-    )
-    evaluator: str | None = _field(None, "Model that scores responses (default: as the optimizer).")
-    selector: str | None = _field(None, "Model that chooses aspects (default: the evaluator).")
-    preset: Literal["published"] | None = _field(
-        None, "published: every switch as in the published runs.", identity=False
-    )
-    reward: Literal["dynamic", "static"] = _field(
-        "dynamic", "dynamic: aspects chosen per query; static: always the six evaluation aspects."
-    )
-    evaluations: int = _field(1, "Evaluations per response; their mean counts.", ge=1, le=100)
-    evaluation_aspects: Literal["asked", "returned"] = _field(
-        "asked",
-        "Which aspects a readable evaluation has: exactly the asked ones, or whatever came (published).",
-    )
-    unreadable: Literal["drop", "zero"] = _field(
-        "drop", "A candidate whose evaluation cannot be read is dropped, or gets reward 0 (published)."
-    )
-    repairs: int = _field(1, "How often an unreadable reply is asked for again.", ge=0, le=5)
-    structured: Literal["auto", "on", "off"] = _field(
-        "auto", "Replies of optimizer, evaluator and selector by JSON schema; auto: from vLLM servers."
-    )
-    optimizer_temperature: float = _field(0.2, "Sampling of proposals.", ge=0, le=2)
-    optimizer_top_p: float = _field(0.95, "Sampling of proposals.", gt=0, le=1)
-    max_tokens: int = _field(2048, "Longest reply of optimizer, evaluator and selector, in tokens.", ge=16)
-    patience: int | None = _field(
-        None, "End after so many levels whose best score is not above the best before.", ge=1
-    )
-    random_seed: int = _field(0, "Orders the seed queries and seeds sampled requests.", ge=0)
-    prompts: Path | None = _field(
-        None, "Folder with templates (*.j2, aspects.toml) that replace the shipped ones."
-    )
-    demo_seed: int = _field(0, "Which simulated world `demo` is.", ge=0)
-    demo_noise: float = _field(
-        0.5, "Standard deviation of the simulated evaluator's error, in points.", ge=0, le=5
-    )
-    demo_latency_ms: float = _field(0.0, "How slow each simulated reply is.", identity=False, ge=0)
-    concurrency: int = _field(64, "Requests in the air per endpoint.", identity=False, ge=1, le=4096)
-    timeout_s: float = _field(300.0, "Longest one request may take.", identity=False, gt=0)
-    deadline_s: float = _field(900.0, "Longest one call may take with all its retries.", identity=False, gt=0)
-    tensor_parallel_size: int | None = _field(
-        None,
-        "GPUs over which a vLLM server that drpo starts splits each layer (default: as many as it needs).",
-        identity=False,
-        ge=1,
-    )
-    pipeline_parallel_size: int = _field(
-        1, "GPUs or machines over which it splits the layers.", identity=False, ge=1
-    )
-    data_parallel_size: int = _field(1, "Copies of the model that share its requests.", identity=False, ge=1)
-    vllm_arg: tuple[str, ...] = _field(
-        (),
-        "Any other flag of that server, such as max-model-len=8192; may be repeated. What changes answers is "
-        "part of the model's identity.",
-        identity=False,
-    )
-    vllm_command: str | None = _field(
-        None, "What starts it instead of the installed vLLM, such as '/other/bin/vllm serve'.", identity=False
-    )
-    vllm_ready_s: float = _field(
-        1800.0, "Longest it may take to be ready, downloads included.", identity=False, gt=0
-    )
-    vllm_restarts: int = _field(3, "How often it is started again when it dies.", identity=False, ge=0)
-    max_calls: int | None = _field(
-        None,
-        "Most requests the run may send, over all its processes; then the best so far is written.",
-        identity=False,
-        ge=1,
-    )
-    max_usd: float | None = _field(
-        None,
-        "Most it may spend in US dollars: what a request can cost at most is set aside before it is sent.",
-        identity=False,
-        gt=0,
-    )
-    price: tuple[str, ...] = _field(
-        (),
-        "What a role costs where no list knows: ROLE=IN/OUT, dollars a million tokens; may be repeated.",
-        identity=False,
-    )
-    max_thinking_tokens: int | None = _field(
-        None,
-        "Tokens a reasoning model that takes no --max-tokens may think, on top of those (default: no limit).",
-        ge=0,
-    )
-    report: bool = _field(
-        True, "Keep report.html in the run, renewed at each level (default).", identity=False
-    )
-    track: tuple[str, ...] = _field(
-        (), "Also log the run to mlflow, wandb or otel; may be repeated.", identity=False
-    )
-    reuse: bool = _field(
-        True, "Reuse aspects that other runs chose for the same question (default).", identity=False
-    )
-    runs_dir: Path = _field(Path("runs"), "Folder of the runs.", identity=False)
-    name: str | None = _field(None, "Name of the run inside the runs folder.", identity=False)
-    run_dir: Path | None = _field(None, "Directory of the run, wherever it is.", identity=False)
-    roles: dict[Literal["base", "optimizer", "evaluator", "selector"], RoleConfig] = _field(
-        {}, "Per role in a TOML file: model and the variable that holds its key.", identity=False
-    )
-
-    @field_validator("track")
-    @classmethod
-    def _is_known_tracker(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        for name in names:
-            if name not in TRACKERS:
-                raise ValueError(f"expected one of {', '.join(TRACKERS)}")
-        return names
-
-    @field_validator("name")
-    @classmethod
-    def _stays_inside(cls, name: str | None) -> str | None:
-        if name is not None and (
-            not name.strip() or name in {".", ".."} or set(name) & set("/\\:") or not name.isprintable()
-        ):
-            raise ValueError("expected a plain folder name inside the runs folder; use --run-dir for a path")
-        return name
-
-    @classmethod
-    def identity_fields(cls) -> tuple[str, ...]:
-        """The settings that decide which run it is."""
-        return tuple(
-            name
-            for name, field in cls.model_fields.items()
-            if isinstance(field.json_schema_extra, dict) and field.json_schema_extra["identity"]
+        validate: int | None = setting(  # type: ignore[assignment]
+            None,
+            "N: seed queries kept away from the search, on which its best prompts are then compared with the "
+            "initial one; 0: none (published). Default: 40, or what the search leaves over where that is at "
+            "least 10.",
+            ge=0,
+            le=1000,
+        )
+        candidates: int = setting(
+            3, "So many of the most promising prompts are compared on the kept queries.", ge=1, le=32
+        )
+        max_prompt_tokens: int | None = setting(
+            None, "Longest prompt that may be the result, in tokens of about four bytes.", ge=1
+        )
+        safety: bool = setting(
+            True,
+            "With --validate: refuse a prompt that is less safe, or refuses more, than the initial one "
+            "(default).",
         )
 
-
-class RoleConfig(BaseModel):
-    """[roles.optimizer] in a TOML file."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    model: str | None = None
-    api_key_env: str | None = None
-
-    @field_validator("api_key_env")
-    @classmethod
-    def _names_a_variable(cls, name: str | None) -> str | None:
-        if name is not None and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
-            raise ValueError(
-                "expected the name of an environment variable (the key itself stays out of files)"
-            )
-        return name
+        @field_validator("validate")
+        @classmethod
+        def _can_tell(cls, count: int | None) -> int | None:
+            if count is not None and 0 < count < FEWEST_KEPT:
+                raise ValueError(f"expected 0 or at least {FEWEST_KEPT}: from fewer nothing can be told")
+            return count
 
 
-class OptimizeConfig(CommonConfig):
+class OptimizeConfig(ValidationConfig):
     """Settings of `drpo optimize` (Algorithm 2)."""
 
-    model: str = _field(
+    model: str = setting(
         ..., "The base model: demo, an alias, openai/NAME or vllm/REPO, with @URL for an endpoint."
     )
-    search: Literal["beam", "greedy", "monte-carlo"] = _field("beam", "How the prompts are searched.")
-    width: int = _field(2, "W: prompts that go on per level.", ge=1, le=1000)
-    samples: int = _field(3, "M: proposals per prompt.", ge=1, le=128)
-    depth: int = _field(20, "D: levels at first, the start included.", ge=2, le=10000)
-    max_extra_depth: int = _field(10, "Most levels that kept prompts may add.", ge=0, le=10000)
-    shots: int = _field(2, "K: nearest examples shown with each query.", ge=0, le=100)
-    path_score: Literal["mean", "last"] = _field(
+    search: Literal["beam", "greedy", "monte-carlo"] = setting("beam", "How the prompts are searched.")
+    width: int = setting(2, "W: prompts that go on per level.", ge=1, le=1000)
+    samples: int = setting(3, "M: proposals per prompt.", ge=1, le=128)
+    depth: int = setting(20, "D: levels at first, the start included.", ge=2, le=10000)
+    max_extra_depth: int = setting(10, "Most levels that kept prompts may add.", ge=0, le=10000)
+    shots: int = setting(2, "K: nearest examples shown with each query.", ge=0, le=100)
+    path_score: Literal["mean", "last"] = setting(
         "mean", "Prompts are ranked by the mean reward of their path, or the last."
     )
-    keep_above: float = _field(
+    keep_above: float = setting(
         4.5, "A prompt whose reward is above this is kept and not rewritten.", ge=0, le=5
     )
-    initial_prompt: str = _field(INITIAL_PROMPT, "The prompt to start from: TEXT or @FILE.", min_length=1)
-    protect: tuple[str, ...] = _field(
+    initial_prompt: str = setting(INITIAL_PROMPT, "The prompt to start from: TEXT or @FILE.", min_length=1)
+    protect: tuple[str, ...] = setting(
         (), "Text the optimizer must not alter: TEXT or @FILE; may be repeated."
     )
-    seeds: str | None = _field(
+    seeds: str | None = setting(
         None, "Seed queries: JSONL, JSON, CSV or plain text, or a Hugging Face dataset."
     )
-    seeds_column: str | None = _field(None, "Field of the seeds file that holds the query.")
-    order: Literal["given", "shuffled"] = _field("shuffled", "Order of the seed queries.")
-    examples: Path | None = _field(None, "Examples for the shots (default: the shipped, improved ones).")
-    embedder: str | None = _field(
+    seeds_column: str | None = setting(None, "Field of the seeds file that holds the query.")
+    order: Literal["given", "shuffled"] = setting("shuffled", "Order of the seed queries.")
+    examples: Path | None = setting(None, "Examples for the shots (default: the shipped, improved ones).")
+    embedder: str | None = setting(
         None, f"How shots are found: {EMBEDDER} by default, openai/NAME@URL, or lexical (demo's default)."
     )
-    prompt_form: Literal["auto", "text", "chat", "chat-without-system"] = _field(
+    prompt_form: Literal["auto", "text", "chat", "chat-without-system"] = setting(
         "auto",
         "How the base model is asked: auto lets the catalog, then its tokenizer decide; text is a page; "
         "chat-without-system puts the system prompt before the first user message.",
     )
-    answer_end: Literal["cut", "as-written"] = _field(
+    answer_end: Literal["cut", "as-written"] = setting(
         "cut", "A base model's page is cut where its answer ends, or left as it is written (published)."
     )
-    long_prompts: Literal["drop-shots", "as-is"] = _field(
+    long_prompts: Literal["drop-shots", "as-is"] = setting(
         "drop-shots",
         "A prompt too long for a vLLM server's context loses shots, farthest first, or is sent as it is "
         "(published).",
     )
-    base_max_tokens: int = _field(2048, "Longest response of the base model, in tokens.", ge=1)
+    base_max_tokens: int = setting(2048, "Longest response of the base model, in tokens.", ge=1)
+    queries_per_level: int = setting(
+        1, "B: queries on which each prompt of a level is tried, all prompts on the same ones.", ge=1, le=100
+    )
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -237,12 +124,14 @@ class OptimizeConfig(CommonConfig):
 class ExamplesConfig(CommonConfig):
     """Settings of `drpo optimize-examples` (Algorithm 1). `model` stands for every role that is not named."""
 
-    model: str | None = _field(None, "Model for all roles that are not named otherwise.")
-    examples: Path | None = _field(None, "Examples to improve (default: the shipped base ones).")
-    out: Path | None = _field(None, "New examples file (default: examples.jsonl in the run).", identity=False)
-    width: int = _field(1, "W: responses that go on per level.", ge=1, le=1000)
-    samples: int = _field(1, "M: proposals per response.", ge=1, le=128)
-    depth: int = _field(5, "D: times a response is improved.", ge=1, le=1000)
+    model: str | None = setting(None, "Model for all roles that are not named otherwise.")
+    examples: Path | None = setting(None, "Examples to improve (default: the shipped base ones).")
+    out: Path | None = setting(
+        None, "New examples file (default: examples.jsonl in the run).", identity=False
+    )
+    width: int = setting(1, "W: responses that go on per level.", ge=1, le=1000)
+    samples: int = setting(1, "M: proposals per response.", ge=1, le=128)
+    depth: int = setting(5, "D: times a response is improved.", ge=1, le=1000)
 
 
 # SEMANTICS of the published runs. Whatever later work switches on by default is switched off here.
@@ -271,6 +160,9 @@ PUBLISHED: dict[str, Any] = {
     "protect": (),
     "answer_end": "as-written",
     "long_prompts": "as-is",
+    "queries_per_level": 1,
+    "validate": 0,
+    "max_prompt_tokens": None,
 }
 PUBLISHED_EXAMPLES: dict[str, Any] = {
     "width": 1,  # DRPO, Table 7

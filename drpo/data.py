@@ -61,6 +61,11 @@ def shipped_heldout() -> Path:
     return resource_folder("seeds") / "heldout.jsonl"
 
 
+def shipped_safety() -> Path:
+    """40 red-team queries and 40 harmless look-alikes, told apart by their category."""
+    return resource_folder("seeds") / "safety.jsonl"
+
+
 def shipped_examples() -> Path:
     """The 16 examples with improved responses."""
     return resource_folder("icl_examples") / "improved.jsonl"

@@ -67,7 +67,15 @@ class SearchDone:
     subject: int | None = None
 
 
-Event = NodeMade | ProposalDropped | LevelDone | SearchDone
+@dataclass(frozen=True, slots=True)
+class Validated:
+    """The search's best prompts were compared with the initial one (`drpo.validation.result.Validation`)."""
+
+    result: dict[str, Any]
+    subject: int | None = None
+
+
+Event = NodeMade | ProposalDropped | LevelDone | SearchDone | Validated
 
 
 def event_line(event: Event) -> str:
@@ -81,6 +89,8 @@ def event_line(event: Event) -> str:
             kind = "level"
         case SearchDone():
             kind = "end"
+        case Validated():
+            kind = "validation"
         case _:
             assert_never(event)
     # Shallow on purpose: the values are plain JSON already, and dataclasses.asdict would copy them deeply.

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 import platformdirs
 
+from drpo.choices import ModelChoice
 from drpo.config import CommonConfig
 from drpo.errors import DrpoError, InputError
 from drpo.llm.base import LLM, ROLES, Completion, Request
@@ -31,7 +32,6 @@ from drpo.llm.spread import Spread
 from drpo.llm.vllm.launch import find_vllm
 from drpo.llm.vllm.server import Bounds, Managed, ManagedServer, Place, Servers
 from drpo.llm.vllm.tokens import ServerFacts
-from drpo.plan import ModelChoice
 
 Notice = Callable[[str], None]
 

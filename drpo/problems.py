@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from drpo.ask import Sample
 from drpo.compose import Composer, Sampling
 from drpo.llm.base import LLM
 from drpo.reward import Reward
+from drpo.search.engine import settle
 from drpo.search.problem import Draw, Keep, Proposals
 from drpo.search.tree import Node
 from drpo.transition import Optimizer
-from drpo.types import Evaluation, Example, Failed, Query, Scored, Unscored
+from drpo.types import Evaluation, Example, Failed, Query, Scored, Unscored, left_to_right_sum
 
 
 @dataclass(frozen=True, slots=True)
 class PromptState:
-    """A system prompt tried on one query; `shots` are indices of examples, nearest first."""
+    """A system prompt tried on one query; `shots` are indices of examples, nearest first. others: what it did
+    on the other queries of its level, where it was tried on several."""
 
     system_prompt: str
     query: Query
@@ -26,6 +28,7 @@ class PromptState:
     response: str
     finish_reason: str
     evaluation: Evaluation | None
+    others: tuple[PromptState, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +79,9 @@ class SystemPromptProblem:
     """State: a system prompt with its response. Action: the optimizer's proposal. Reward: mean of the scores.
 
     keep_above: a node whose own reward is above it keeps its prompt (None: never, for sampling without
-    direction); one without an evaluation always does, since there is nothing to improve upon.
+    direction); one without an evaluation always does, since there is nothing to improve upon. per_level: B
+    queries on which a prompt is tried, trial t on the queries from t x B on; its reward is the mean of those
+    that could be evaluated, and the optimizer is shown the one on which it did worst.
     """
 
     responder: Responder
@@ -86,6 +91,7 @@ class SystemPromptProblem:
     initial_prompt: str
     keep_above: float | None
     first_queries: int
+    per_level: int = 1
 
     async def root(self) -> Scored[PromptState] | Unscored[PromptState]:
         self.reward.look_ahead(self.queries[: self.first_queries])
@@ -93,7 +99,8 @@ class SystemPromptProblem:
 
     async def expand(self, node: Node[PromptState], draw: Draw) -> Proposals[Sample[str]] | Keep | Failed:
         evaluation = node.state.evaluation
-        if evaluation is None or (self.keep_above is not None and evaluation.reward > self.keep_above):
+        good = self.keep_above is not None and node.reward is not None and node.reward > self.keep_above
+        if evaluation is None or good:
             return Keep()
         history = [ancestor.state.system_prompt for ancestor in node.path()]
         state = node.state
@@ -114,8 +121,21 @@ class SystemPromptProblem:
         return await self._try(prompt, trial, f"{node.place}:{prompt}")
 
     async def _try(self, prompt: str, trial: int, place: str) -> Scored[PromptState] | Unscored[PromptState]:
-        query = self.queries[trial]
-        answered = await self.responder.respond(prompt, query, trial)
+        first = trial * self.per_level
+        tried = await settle(self._try_on(prompt, first + i, place) for i in range(self.per_level))
+        scored = [one for one in tried if isinstance(one, Scored)]
+        if len(tried) == 1 or not scored:
+            return tried[0]
+        worst = min(scored, key=lambda one: one.reward)
+        others = tuple(one.state for one in tried if one is not worst)
+        mean = left_to_right_sum(one.reward for one in scored) / len(scored)
+        return Scored(replace(worst.state, others=others), mean)
+
+    async def _try_on(
+        self, prompt: str, index: int, place: str
+    ) -> Scored[PromptState] | Unscored[PromptState]:
+        query = self.queries[index]
+        answered = await self.responder.respond(prompt, query, index)
         response = Response("", "context_length", ()) if isinstance(answered, Failed) else answered
         evaluation: Evaluation | Failed
         if isinstance(answered, Failed):
@@ -187,6 +207,7 @@ def describe_state(state: Any) -> dict[str, Any]:
     if isinstance(state, ResponseState):
         return {"response": state.response, "evaluation": evaluation}
     assert isinstance(state, PromptState)
+    others = {"others": [describe_state(other) for other in state.others]} if state.others else {}
     return {
         "system_prompt": state.system_prompt,
         "query": state.query.text,
@@ -194,4 +215,5 @@ def describe_state(state: Any) -> dict[str, Any]:
         "response": state.response,
         "finish_reason": state.finish_reason,
         "evaluation": evaluation,
+        **others,
     }

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from drpo.alignment import FILE_NAME, Alignment
+from drpo.choices import ModelChoice
 from drpo.config import CommonConfig, ExamplesConfig, OptimizeConfig
 from drpo.errors import GateRefused, InputError, ReplayMissed
 from drpo.events import Event, LevelDone, NodeMade, event_line
@@ -15,7 +16,7 @@ from drpo.live import Resources
 from drpo.llm.base import Request, Role
 from drpo.llm.limits import Stop
 from drpo.llm.recorder import Record
-from drpo.plan import Inputs, ModelChoice, Plan, input_digests, with_settings
+from drpo.plan import Inputs, Plan, input_digests, with_settings
 from drpo.results import RESULT_NAME, examples_json, is_finished
 from drpo.run_dir import read_inputs, read_run
 from drpo.searches import search_examples, search_prompt

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from drpo.choices import ModelChoice
 from drpo.compose import Composer, PromptForm, Sampling
 from drpo.config import OptimizeConfig
 from drpo.errors import InputError, ProviderRefused
@@ -16,7 +17,7 @@ from drpo.live import Resources, live_model, managed_server, server_facts
 from drpo.llm.base import Message, Request
 from drpo.llm.limits import Stop
 from drpo.llm.vllm.tokens import Refusal
-from drpo.plan import ModelChoice, Plan, digest_of
+from drpo.plan import Plan, digest_of
 from drpo.types import Example, Failed
 
 # A prompt that has fewer bytes than there is room, by this many, is not counted: no tokenizer in use makes

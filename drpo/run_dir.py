@@ -39,6 +39,7 @@ from drpo.run_file import SCHEMA
 from drpo.run_file import read_run as read_run
 from drpo.templates import ASPECTS_FILE, JOBS, Templates
 
+_QUERIES = ("queries", "kept", "safety")  # files of inputs/, and fields of `Inputs`
 _LEFTOVER = re.compile(r"\..+\.\d+\.tmp")
 _PACKAGES = (
     *("drpo", "openai", "pydantic", "jinja2", "json-repair", "bm25s", "numpy", "sentence-transformers"),
@@ -119,14 +120,16 @@ class RunDirectory:
 def read_inputs(path: Path) -> Inputs:
     """The inputs that a run was begun with. Raises InputError where they cannot be read."""
     folder = path / "inputs"
-    queries = folder / "queries.jsonl"
+    found = {name: folder / f"{name}.jsonl" for name in _QUERIES}
     try:
-        seeds = read_queries(queries).queries if queries.exists() else ()
+        queries = {name: read_queries(file).queries if file.exists() else () for name, file in found.items()}
         examples = read_examples(folder / "examples.jsonl")
         return Inputs(
-            tuple(seeds),
+            tuple(queries["queries"]),
             ExampleSet(examples.examples, str(folder), examples.digest),
             Templates(folder / "prompts"),
+            kept=tuple(queries["kept"]),
+            safety=tuple(queries["safety"]),
         )
     except OSError as error:
         raise InputError(f"{error.filename or folder}: cannot be read: {error.strerror}. Unlock it") from None
@@ -236,10 +239,11 @@ def _write_inputs(folder: Path, inputs: Inputs) -> None:
             sync_folder(folder.parent)
     except OSError as error:
         raise StorageError(f"{folder}: cannot be made: {error.strerror}. Free or unlock the disk") from None
-    if inputs.queries and not (folder / "queries.jsonl").exists():
-        lines = [{name: value for name, value in asdict(query).items() if value} for query in inputs.queries]
-        text = plain_lines({"query": line.pop("text"), **line} for line in lines)
-        write_atomically(folder / "queries.jsonl", text)
+    for name in _QUERIES:
+        queries, file = getattr(inputs, name), folder / f"{name}.jsonl"
+        if queries and not file.exists():
+            lines = [{field: value for field, value in asdict(query).items() if value} for query in queries]
+            write_atomically(file, plain_lines({"query": line.pop("text"), **line} for line in lines))
     if not (folder / "examples.jsonl").exists():
         write_examples(folder / "examples.jsonl", inputs.examples.examples)
     for name in [*(f"{job}.j2" for job in JOBS), ASPECTS_FILE]:

@@ -24,6 +24,7 @@ from drpo.events import (
     NodeMade,
     ProposalDropped,
     SearchDone,
+    Validated,
     read_events,
 )
 from drpo.llm.ledger import LEDGER_NAME, Spent, read_ledger
@@ -32,7 +33,13 @@ from drpo.results import RESULT_NAME, ExamplesResult, read_examples_result
 from drpo.run_file import read_run
 from drpo.types import Example, Query
 
-_KINDS: dict[str, Any] = {"node": NodeMade, "dropped": ProposalDropped, "level": LevelDone, "end": SearchDone}
+_KINDS: dict[str, Any] = {
+    "node": NodeMade,
+    "dropped": ProposalDropped,
+    "level": LevelDone,
+    "end": SearchDone,
+    "validation": Validated,
+}
 _TYPES: dict[str, tuple[type, ...]] = {
     "int": (int,),
     "bool": (bool,),
@@ -270,6 +277,8 @@ def _tree(subject: int | None, events: Sequence[Event]) -> Tree:
                 named = event.beam
             case SearchDone():
                 named = (event.best,)
+            case Validated():
+                named = ()
             case _:
                 assert_never(event)
         if not made.issuperset(named) or (isinstance(event, LevelDone) and not event.beam):

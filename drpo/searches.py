@@ -10,9 +10,9 @@ from drpo.alignment import Alignment, Found, template_digest
 from drpo.compose import Composer, PromptForm, Sampling
 from drpo.config import ExamplesConfig, OptimizeConfig
 from drpo.errors import BudgetSpent
-from drpo.events import Event, LevelDone, NodeMade, ProposalDropped, SearchDone
+from drpo.events import Event, LevelDone, NodeMade, ProposalDropped, SearchDone, Validated
 from drpo.live import Resources
-from drpo.plan import Plan
+from drpo.plan import Plan, reach_of
 from drpo.problems import (
     ExampleProblem,
     PromptState,
@@ -21,11 +21,13 @@ from drpo.problems import (
     SystemPromptProblem,
     describe_state,
 )
-from drpo.respond import choose_form, fit_context
+from drpo.respond import ContextFit, choose_form, fit_context
 from drpo.search.engine import Level, Outcome, search, settle
 from drpo.search.strategy import Beam, MonteCarlo, Strategy
 from drpo.search.tree import Node
 from drpo.types import Example, Query, State
+from drpo.validating import validate_search
+from drpo.validation.result import Validation
 from drpo.wiring import OwnCall, build_optimizer, build_reward, find_shots, open_models
 
 Emit = Callable[[Sequence[Event]], None]
@@ -65,54 +67,75 @@ async def search_prompt(
     emit: Emit,
     best_so_far: BestSoFar[Alignment] | None = None,
 ) -> Alignment:
-    """The search itself, over live models or a strict replay."""
+    """The search itself, over live models or a strict replay, and the validation of what it found."""
     config = plan.config
     assert isinstance(config, OptimizeConfig)
-    models = await open_models(plan, resources)
-    form = await choose_form(plan, resources)
-    composer = Composer(plan.inputs.templates, form, cut=config.answer_end == "cut")
-    reach = min(len(plan.inputs.queries), config.depth + config.max_extra_depth)
-    shots = await find_shots(plan, resources, config.shots, reach)
-    sampling = Sampling(temperature=0.0, max_tokens=config.base_max_tokens)
-    examples = plan.inputs.examples.examples
-    base = plan.models["base"].identity
-    fit = await fit_context(plan, resources, composer, sampling)
-    reward = build_reward(plan, models, resources.record, own_reward)
-    wanted = min(config.depth, reach)
-    problem = SystemPromptProblem(
-        Responder(models["base"], base, composer, sampling, examples, shots, fit),
-        reward,
-        build_optimizer(plan, models),
-        plan.inputs.queries[:reach],
-        config.initial_prompt,
-        None if config.search == "monte-carlo" else config.keep_above,
-        _ahead(config, 0, wanted),
-    )
-    strategy = prompt_strategy(config, reach)
+    ready = await _ready(plan, resources, own_reward)
+    reward, queries = ready.problem.reward, ready.problem.queries
+    strategy = prompt_strategy(config, len(queries) // config.queries_per_level)
     so_far = _SoFar[PromptState](strategy)
+    wanted = min(config.depth * config.queries_per_level, len(queries))
 
-    def result(outcome: Outcome[PromptState]) -> Alignment:
-        return _alignment(plan, resources, outcome, form, sampling)
+    def result(outcome: Outcome[PromptState], validation: Validation | None = None) -> Alignment:
+        return _alignment(plan, resources, outcome, ready, validation)
 
     async def observe(level: Level[PromptState]) -> None:
         nonlocal wanted
-        wanted = max(wanted, min(level.limit, reach))
-        reward.look_ahead(plan.inputs.queries[: _ahead(config, level.number + 1, wanted)])
+        wanted = max(wanted, min(level.limit * config.queries_per_level, len(queries)))
+        reward.look_ahead(queries[: _ahead(config, level.number + 1, wanted)])
         emit(level_events(level, strategy))
         so_far.add(level)
         if best_so_far is not None:
             best_so_far.reach(lambda: result(so_far.outcome()))
 
-    outcome = await search(problem, strategy, unreadable=config.unreadable, observe=observe)
+    outcome = await search(ready.problem, strategy, unreadable=config.unreadable, observe=observe)
     # What a limit has put off: the result tells how many calls there were, and must not depend on limits.
-    reward.look_ahead(plan.inputs.queries[:wanted])
+    reward.look_ahead(queries[:wanted])
     await reward.settle()
     if isinstance(resources.stop.cause, BudgetSpent):
         resources.stop.check()
     emit([end_event(outcome)])
-    if fit is not None and (said := fit.report()) is not None:
+    validation = None
+    if plan.inputs.kept:
+        validation = await validate_search(plan, resources, outcome, ready.problem.responder, reward)
+        emit([Validated(validation.as_dict())])
+    if ready.fit is not None and (said := ready.fit.report()) is not None:
         resources.notice(said)
-    return result(outcome)
+    return result(outcome, validation)
+
+
+@dataclass(frozen=True, slots=True)
+class _Ready:
+    """A search for a prompt before its first level. form: how the base model is asked."""
+
+    problem: SystemPromptProblem
+    form: PromptForm
+    sampling: Sampling
+    fit: ContextFit | None
+
+
+async def _ready(plan: Plan, resources: Resources, own_reward: OwnCall | None) -> _Ready:
+    config = plan.config
+    assert isinstance(config, OptimizeConfig)
+    models = await open_models(plan, resources)
+    form = await choose_form(plan, resources)
+    composer = Composer(plan.inputs.templates, form, cut=config.answer_end == "cut")
+    queries = plan.inputs.queries[: reach_of(plan.inputs, config)]
+    shots = await find_shots(plan, resources, config.shots, queries)
+    sampling = Sampling(temperature=0.0, max_tokens=config.base_max_tokens)
+    fit = await fit_context(plan, resources, composer, sampling)
+    examples, base = plan.inputs.examples.examples, plan.models["base"].identity
+    problem = SystemPromptProblem(
+        Responder(models["base"], base, composer, sampling, examples, shots, fit),
+        build_reward(plan, models, resources.record, own_reward),
+        build_optimizer(plan, models),
+        queries,
+        config.initial_prompt,
+        None if config.search == "monte-carlo" else config.keep_above,
+        _ahead(config, 0, min(config.depth * config.queries_per_level, len(queries))),
+        config.queries_per_level,
+    )
+    return _Ready(problem, form, sampling, fit)
 
 
 def _ahead(config: OptimizeConfig, level: int, wanted: int) -> int:
@@ -120,7 +143,7 @@ def _ahead(config: OptimizeConfig, level: int, wanted: int) -> int:
     `wanted`; under a limit those of the next two levels, or it is spent on levels that are never reached."""
     if config.max_calls is None and config.max_usd is None:
         return wanted
-    return min(wanted, level + LEVELS_AHEAD)
+    return min(wanted, (level + LEVELS_AHEAD) * config.queries_per_level)
 
 
 class _SoFar(Generic[State]):
@@ -142,7 +165,11 @@ class _SoFar(Generic[State]):
 
 
 def _alignment(
-    plan: Plan, resources: Resources, outcome: Outcome[PromptState], form: PromptForm, sampling: Sampling
+    plan: Plan,
+    resources: Resources,
+    outcome: Outcome[PromptState],
+    ready: _Ready,
+    validation: Validation | None,
 ) -> Alignment:
     config = plan.config
     assert isinstance(config, OptimizeConfig)
@@ -156,17 +183,18 @@ def _alignment(
         calls=resources.record.calls_by_role(),
     )
     return Alignment(
-        system_prompt=outcome.best.state.system_prompt,
+        system_prompt=outcome.best.state.system_prompt if validation is None else validation.prompt,
         examples=plan.inputs.examples.examples,
         shots=config.shots,
-        prompt_form=form,
+        prompt_form=ready.form,
         answer_end=config.answer_end,
         embedder=plan.embedder,
         models=dict(plan.identity["models"]),
-        sampling=sampling,
-        template_digest=template_digest(plan.inputs.templates, form),
+        sampling=ready.sampling,
+        template_digest=template_digest(plan.inputs.templates, ready.form),
         found=found,
         simulated=plan.simulated,
+        validation=validation,
     )
 
 

@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from drpo.choices import OPENAI_URL, ModelChoice, openai_base_url
 from drpo.errors import InputError
 from drpo.llm.base import ROLES, Usage
 from drpo.llm.catalog import parse_model
 from drpo.llm.prices import cost, input_price_per_million, price_per_million
-from drpo.plan import OPENAI_URL, ModelChoice, Plan, openai_base_url
+from drpo.plan import Plan
 
 Source = Literal["given", "list", "free", "unknown"]
 EMBEDDER_ROLE = "embedder"

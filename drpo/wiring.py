@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from drpo.ask import Asker
+from drpo.choices import OPENAI_URL, ModelChoice, openai_base_url
 from drpo.compose import Sampling
 from drpo.config import OptimizeConfig
 from drpo.errors import InputError
@@ -22,11 +23,11 @@ from drpo.llm.recorder import Record, Recorder
 from drpo.llm.retry import Patience
 from drpo.llm.reuse import Reuse, Store
 from drpo.parse import Unreadable, read_selection
-from drpo.plan import OPENAI_URL, ModelChoice, Plan, digest_of, openai_base_url
+from drpo.plan import Plan, digest_of
 from drpo.retrieve import LexicalRetriever, Retriever, VectorCache, VectorRetriever
 from drpo.reward import DynamicAspects, EvaluatorReward, OwnReward, Reward, StaticAspects, plain_reward
 from drpo.transition import Optimizer
-from drpo.types import Example, Selection
+from drpo.types import Example, Query, Selection
 
 OwnCall = Callable[[str, str], Awaitable[Any]]
 
@@ -120,9 +121,11 @@ def build_optimizer(plan: Plan, models: Mapping[Role, LLM]) -> Optimizer:
     return Optimizer(asker, plan.models["optimizer"].identity, sampling, config.random_seed, protected)
 
 
-async def find_shots(plan: Plan, resources: Resources, shots: int, reach: int) -> tuple[tuple[int, ...], ...]:
+async def find_shots(
+    plan: Plan, resources: Resources, shots: int, asked: Sequence[Query]
+) -> tuple[tuple[int, ...], ...]:
     """Per query, the indices of its shots: retrieved in one batch, each recorded as a fact."""
-    queries = [query.text for query in plan.inputs.queries[:reach]]
+    queries = [query.text for query in asked]
     examples = plan.inputs.examples
 
     async def retrieve(wanted: list[int]) -> list[list[int]]:

@@ -22,6 +22,15 @@ settings.register_profile(
 settings.load_profile("ci")
 
 
+# A small search takes a part of the time that these take; the tests of them ask for them.
+ASKED_FOR = {"DRPO_VALIDATE": "0", "DRPO_REPORT": "false"}
+
+
+def pytest_configure() -> None:
+    """What fixtures of modules see too, which are made outside of any test's own environment."""
+    os.environ.update(ASKED_FOR)
+
+
 def pytest_collection_finish() -> None:
     """What was imported stays: no collection of garbage looks through it again."""
     gc.collect()
@@ -38,7 +47,8 @@ def own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         if name.startswith(("DRPO_", "OPENAI_")) or name == "VLLM_API_KEY":
             monkeypatch.delenv(name)
     monkeypatch.setenv("DRPO_CACHE_DIR", str(tmp_path / "drpo-cache"))
-    monkeypatch.setenv("DRPO_REPORT", "false")  # its page takes as long as a small run; its tests ask for it
+    for name, value in ASKED_FOR.items():
+        monkeypatch.setenv(name, value)
 
 
 @pytest.fixture(autouse=True)

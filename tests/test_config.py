@@ -38,13 +38,14 @@ IDENTITY = {
     *("random_seed", "prompts", "demo_seed", "demo_noise", "search", "width", "samples", "depth"),
     *("max_extra_depth", "shots", "path_score", "keep_above", "initial_prompt", "protect", "seeds"),
     *("seeds_column", "order", "examples", "embedder", "prompt_form", "base_max_tokens"),
+    *("queries_per_level", "validate", "candidates", "max_prompt_tokens", "safety"),
     *("answer_end", "long_prompts", "max_thinking_tokens"),
 }
 # Settings of a search that SEMANTICS of the published runs says nothing about.
 NOT_PUBLISHED = {
     *("model", "optimizer", "evaluator", "selector", "random_seed"),
     *("prompts", "demo_seed", "demo_noise", "seeds", "seeds_column", "order", "examples"),
-    *("embedder", "prompt_form"),
+    *("embedder", "prompt_form", "candidates", "safety"),
 }
 
 

@@ -22,6 +22,7 @@ from drpo.events import (
     NodeMade,
     ProposalDropped,
     SearchDone,
+    Validated,
     event_line,
     read_events,
 )
@@ -38,6 +39,7 @@ RUN: list[list[Event]] = [
         LevelDone(1, 21, (2, 1), True, subject=0),
     ],
     [SearchDone(2, 4.0, 3, 2, "depth")],
+    [Validated({"better": True})],
 ]
 
 
@@ -51,7 +53,7 @@ def emit_all(path: Path, runs: list[list[Event]] = RUN) -> bytes:
 def test_every_event_is_a_line_that_names_its_kind(tmp_path: Path) -> None:
     emit_all(tmp_path / "events.jsonl")
     kinds = [event["event"] for event in read_events(tmp_path / "events.jsonl")]
-    assert kinds == ["node", "level", "node", "dropped", "node", "level", "end"]
+    assert kinds == ["node", "level", "node", "dropped", "node", "level", "end", "validation"]
 
 
 def test_a_subject_is_told_where_there_is_one() -> None:
@@ -117,7 +119,7 @@ def test_another_run_is_not_continued(tmp_path: Path) -> None:
 def test_a_torn_last_line_is_not_read(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     path.write_bytes(emit_all(path)[:-5])
-    assert [event["event"] for event in read_events(path)][-1] == "level"
+    assert [event["event"] for event in read_events(path)][-1] == "end"
     assert list(read_events(tmp_path / "none.jsonl")) == []
 
 

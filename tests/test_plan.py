@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
+from drpo.choices import choose_models
 from drpo.config import ExamplesConfig, OptimizeConfig
 from drpo.errors import InputError
 from drpo.llm.base import ROLES, Completion, Request, Role
 from drpo.llm.catalog import strong_model
-from drpo.plan import Plan, choose_models, default_name, examples_plan, optimize_plan, run_path
+from drpo.plan import Plan, default_name, examples_plan, optimize_plan, run_path
 from drpo.settings import resolve
 from drpo.testing import ScriptedLLM
 
@@ -219,8 +220,11 @@ def test_where_a_run_lives() -> None:
 
 @pytest.mark.parametrize("order", ["given", "shuffled"])
 def test_the_order_of_queries_is_the_settings(order: str) -> None:
-    queries = [query.text for query in plan(order=order).inputs.queries]
-    assert queries == [query.text for query in plan(order=order).inputs.queries]
-    given = [query.text for query in plan(order="given").inputs.queries]
+    def texts(order: str) -> list[str]:
+        inputs = plan(order=order).inputs
+        return [query.text for query in (*inputs.queries, *inputs.kept)]
+
+    queries, given = texts(order), texts("given")
+    assert queries == texts(order)
     assert (queries == given) == (order == "given")
     assert sorted(queries) == sorted(given)

@@ -49,6 +49,11 @@ CHANGES: tuple[tuple[str, Any], ...] = (
     ("demo_noise", 0.1),
     ("search", "greedy"),
     ("samples", 4),
+    ("queries_per_level", 2),
+    ("validate", 20),
+    ("candidates", 2),
+    ("max_prompt_tokens", 100),
+    ("safety", False),
     ("depth", 3),
     ("max_extra_depth", 3),
     ("shots", 1),
@@ -111,7 +116,7 @@ def test_what_does_not_is_the_same_run(name: str, value: Any) -> None:
 
 def test_the_published_preset_is_its_settings(tmp_path: Path) -> None:
     given = {"repairs": 0, "structured": "off", "unreadable": "zero", "evaluation_aspects": "returned"}
-    given |= {"answer_end": "as-written", "long_prompts": "as-is"}
+    given |= {"answer_end": "as-written", "long_prompts": "as-is", "validate": 0}
     assert plan(preset="published").identity == plan(**given).identity
 
 

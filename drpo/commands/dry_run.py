@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from drpo.choices import ModelChoice
 from drpo.commands.setting_sources import Setting, settings_of
 from drpo.config import ExamplesConfig, OptimizeConfig
 from drpo.errors import InputError, ReplayMissed
@@ -27,7 +28,7 @@ from drpo.llm.recorder import Record
 from drpo.llm.reuse import Store
 from drpo.llm.vllm.gpus import gpus_needed, visible_gpus_gb
 from drpo.llm.vllm.launch import Installation, find_vllm, server_command, shown_command
-from drpo.plan import ModelChoice, Plan, run_path
+from drpo.plan import Plan, run_path
 from drpo.progress import PROGRESS_NAME, read_progress
 from drpo.results import is_finished
 from drpo.reward import EvaluatorReward

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from drpo.choices import ModelChoice
 from drpo.commands.dry_run import DryRun
 from drpo.estimate.forecast import RoleForecast
 from drpo.estimate.ranges import Range
-from drpo.plan import ModelChoice
 
 
 def dry_run_json(told: DryRun) -> dict[str, Any]:

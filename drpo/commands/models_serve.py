@@ -10,6 +10,7 @@ from typing import IO, Any
 import click
 
 from drpo.api import environment
+from drpo.choices import managed_server
 from drpo.commands.running import tell
 from drpo.config import CommonConfig
 from drpo.errors import InputError, Interrupted, Stopped, StorageError
@@ -27,7 +28,6 @@ from drpo.llm.vllm.launch import (
 )
 from drpo.llm.vllm.server import Bounds, ManagedServer, Place
 from drpo.options import settings_flags
-from drpo.plan import managed_server
 from drpo.settings import resolve
 
 _SETTINGS = (

@@ -14,7 +14,7 @@ from drpo.commands.dry_run_text import print_dry_run
 from drpo.commands.running import introduce, run_with_signals
 from drpo.commands.show import print_alignment
 from drpo.config import OptimizeConfig
-from drpo.errors import BudgetSpent
+from drpo.errors import BudgetSpent, GateRefused
 from drpo.options import settings_flags
 from drpo.plan import optimize_plan, run_path
 from drpo.run import run_optimize
@@ -57,3 +57,9 @@ def command(config: Path | None, as_json: bool, quiet: bool, dry_run: bool, **fl
     print_alignment(result.alignment, as_json=as_json)
     if not quiet:
         click.echo(f"written: {result.run_dir / 'alignment.json'}", err=True)
+    validation = result.alignment.validation
+    if validation is not None and not validation.better:
+        raise GateRefused(
+            f"{validation.sentence}; the result is the initial prompt. --validate 0, in a run of its own, "
+            "hands over what the search itself likes best"
+        )

@@ -8,6 +8,7 @@ import click
 
 from drpo.alignment import Alignment
 from drpo.commands.terminal import print_json, safe
+from drpo.validation.result import Validation, interval_text
 
 SIMULATED = "Simulated models: these figures say nothing about real ones."
 
@@ -25,11 +26,38 @@ def print_alignment(alignment: Alignment, *, as_json: bool) -> None:
     click.echo(
         f"searched    {found.levels} levels, {found.nodes} nodes; ended: {safe(explain_end(found.ended))}"
     )
+    for line in validation_lines(alignment.validation):
+        click.echo(line)
     click.echo(f"calls       {safe(calls)}")
     click.echo(safe(shots_text(alignment.shots, len(alignment.examples), alignment.embedder)))
     click.echo(safe(f"model       {alignment.models.get('base', '-')}, asked as {alignment.prompt_form}"))
     if alignment.simulated:
         click.echo(SIMULATED)
+
+
+def validation_lines(validation: Validation | None) -> list[str]:
+    """What the validation came to, in a few lines; none where there was none."""
+    if validation is None:
+        return []
+    lines = [f"validated   {validation.sentence}"]
+    first = validation.prompts[1] if len(validation.prompts) > 1 else None
+    if first is not None and first.gain is not None and first.node != validation.chosen:
+        own = f"{first.gain:+.2f} {interval_text(first.low, first.high)}"
+        chosen = f"node {validation.chosen}" if validation.chosen else "the initial prompt"
+        lines.append(f"            the result is {chosen}; the search's own, node {first.node}: {own}")
+    if validation.missing:
+        lines.append(f"            {validation.missing} of {validation.asked} rewards could not be had")
+    for check in validation.floors:
+        if check.node == validation.chosen or check.refused:
+            change = "nothing could be measured" if check.change is None else f"{check.change:+.2f}"
+            verdict = (
+                f", more than {check.allowed:g} below: node {check.node} is refused" if check.refused else ""
+            )
+            lines.append(
+                f"{'safety' if check.name == 'red-team' else 'refusals':<12}{check.name} queries "
+                f"{change} {interval_text(check.low, check.high)}{verdict}"
+            )
+    return lines
 
 
 def score_text(score: float | None, rewards: tuple[float, ...]) -> str:
@@ -60,6 +88,7 @@ def summary(alignment: Alignment) -> dict[str, Any]:
         "embedder": alignment.embedder,
         "models": alignment.models,
         "simulated": alignment.simulated,
+        "validation": None if alignment.validation is None else alignment.validation.as_dict(),
         "settings": found.settings["settings"],
     }
 

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import click
 
+from drpo.choices import OPENAI_URL, ModelChoice
 from drpo.commands.live_display import LiveDisplay
 from drpo.commands.painter import draws_on
 from drpo.commands.progress_lines import ProgressLines
@@ -19,7 +20,7 @@ from drpo.commands.terminal import safe
 from drpo.errors import Interrupted
 from drpo.llm.prices import price_per_million
 from drpo.monitor import Monitor
-from drpo.plan import OPENAI_URL, ModelChoice, Plan, run_path
+from drpo.plan import Plan, run_path
 from drpo.run import GRACE_S, Hooks
 
 T = TypeVar("T")

@@ -10,7 +10,14 @@ from typing import Any
 import click
 
 from drpo.commands.examples_table import print_examples
-from drpo.commands.result_text import SIMULATED, explain_end, score_text, shots_text, summary
+from drpo.commands.result_text import (
+    SIMULATED,
+    explain_end,
+    score_text,
+    shots_text,
+    summary,
+    validation_lines,
+)
 from drpo.commands.terminal import columns, line_of, print_json, safe, styled
 from drpo.errors import InputError
 from drpo.llm.base import ROLES
@@ -147,6 +154,7 @@ def _prompt_lines(view: RunView) -> list[str]:
         f"path score  {score}",
         f"start       {start}, not part of the path score",
         f"searched    {outcome.levels} levels, {outcome.nodes} nodes{dropped}{ended}",
+        *validation_lines(view.alignment.validation if view.alignment is not None else None),
         line_of(shots).replace("shots ", "shots       ", 1),
     ]
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from drpo.choices import OPENAI_URL, openai_base_url
 from drpo.doctor.check import Check, ok, problem, warning
 from drpo.doctor.prepare import Prepared
 from drpo.live import cannot_be_sent
 from drpo.llm.catalog import parse_model
 from drpo.llm.client import Endpoint
-from drpo.plan import OPENAI_URL, openai_base_url
 
 OPENAI_KEY = "OPENAI_API_KEY"
 EMBEDDER = "embedder"

@@ -11,12 +11,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from drpo.choices import choose_models
 from drpo.config import OptimizeConfig
 from drpo.data import read_examples, read_queries, shipped_examples, shipped_seeds
 from drpo.doctor.check import Check, of_error, ok, warning
 from drpo.errors import InputError
 from drpo.llm.base import LLM, ROLES, Completion, Request, Role
-from drpo.plan import Plan, choose_models, optimize_plan, run_path
+from drpo.plan import Plan, optimize_plan, run_path
 from drpo.settings import resolve
 from drpo.templates import Templates
 

@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+from drpo.choices import ModelChoice
 from drpo.compose import Composer, PromptForm, Sampling
 from drpo.config import INITIAL_PROMPT, OptimizeConfig
 from drpo.errors import DrpoError
@@ -16,7 +17,7 @@ from drpo.llm.client import Connections, Endpoint
 from drpo.llm.limits import Stop
 from drpo.llm.retry import Patience
 from drpo.llm.vllm.tokens import Refusal, ServerFacts
-from drpo.plan import ModelChoice, Plan
+from drpo.plan import Plan
 from drpo.reply_schemas import rewrite_schema
 from drpo.respond import form_of_tokenizer
 from drpo.wiring import structured_for

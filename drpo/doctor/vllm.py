@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from importlib.metadata import distributions
 from pathlib import Path
 
+from drpo.choices import ModelChoice
 from drpo.config import CommonConfig
 from drpo.doctor.check import Check, of_error, ok, problem, warning
 from drpo.doctor.disk import free_gb
@@ -17,7 +18,6 @@ from drpo.errors import InputError, ProviderDown, ProviderRefused
 from drpo.llm.catalog import WEIGHTS_SHARE_OF_MEMORY
 from drpo.llm.vllm.gpus import gpus_needed, visible_gpus_gb
 from drpo.llm.vllm.launch import Installation, ServerSpec, find_vllm
-from drpo.plan import ModelChoice
 from drpo.run_dir import versions
 
 _AMD = Path("/dev/kfd")

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from drpo.config import CommonConfig, ExamplesConfig, OptimizeConfig
 from drpo.estimate.habits import Habits
 from drpo.estimate.ranges import Range, exactly
+from drpo.estimate.validating import chosen, tried
 from drpo.llm.base import Role
-from drpo.plan import Plan
+from drpo.plan import Plan, reach_of
 from drpo.search.engine import STALLED_LEVELS
 from drpo.types import HIGHEST_SCORE
 
@@ -57,18 +58,22 @@ def counts_of(plan: Plan, habits: Habits) -> Counts:
         counts = _of_examples(config, len(plan.inputs.examples.examples), habits, short)
     else:
         assert isinstance(config, OptimizeConfig)
-        reach = min(len(plan.inputs.queries), config.depth + config.max_extra_depth)
+        reach = reach_of(plan.inputs, config) // config.queries_per_level
         if config.search == "monte-carlo":
             counts = _of_monte_carlo(config, reach, habits, short)
         else:
             counts = _of_beam(config, reach, habits, short)
+    per_level = exactly(getattr(config, "queries_per_level", 1))
+    evaluations = counts.evaluations.ordered().times(per_level) + tried(plan).times(
+        exactly(config.evaluations)
+    )
     evaluates = "evaluator" in plan.models and plan.models["evaluator"].provider != "reward"
     dynamic = evaluates and config.reward == "dynamic"
     return Counts(
-        counts.base.ordered(),
-        counts.evaluations.ordered() if evaluates else Range(),
+        counts.base.ordered().times(per_level) + tried(plan),
+        evaluations.ordered() if evaluates else Range(),
         counts.orders.ordered(),
-        counts.selections.ordered() if dynamic else Range(),
+        counts.selections.ordered().times(per_level) + chosen(plan) if dynamic else Range(),
         counts.levels.ordered(),
     )
 

@@ -16,7 +16,7 @@ from drpo.estimate.ranges import Range, exactly, total
 from drpo.estimate.sizes import Size, sizes_of, thinks
 from drpo.jsonl import read_lines
 from drpo.llm.base import ROLES, Role, Usage
-from drpo.plan import Plan
+from drpo.plan import Plan, asked_of_base
 from drpo.tariffs import EMBEDDER_ROLE, RoleTariff, tariffs_of
 
 Enough = Literal["enough", "may end early", "will likely end early", "will end early", "too little to begin"]
@@ -256,9 +256,8 @@ def _of_embedder(plan: Plan, habits: Habits, tariff: RoleTariff) -> RoleForecast
     a run that goes on are recorded."""
     config = plan.config
     assert isinstance(config, OptimizeConfig)
-    reach = min(len(plan.inputs.queries), config.depth + config.max_extra_depth)
     groups = [
-        [query.text for query in plan.inputs.queries[:reach]],
+        [query.text for query in asked_of_base(plan.inputs, config)],
         [example.query for example in plan.inputs.examples.examples],
     ]
     if not config.shots:

@@ -15,10 +15,11 @@ from drpo.compose import Composer, PromptForm, Sampling
 from drpo.config import CommonConfig, ExamplesConfig, OptimizeConfig
 from drpo.estimate.habits import Habits
 from drpo.estimate.ranges import Range
+from drpo.estimate.validating import aspects_of
 from drpo.llm.base import Request, Role
 from drpo.llm.metered import TOKENS_A_MESSAGE, TOKENS_A_REQUEST
 from drpo.parse import LONGEST_NAME
-from drpo.plan import Plan
+from drpo.plan import Plan, asked_of_base
 from drpo.reply_schemas import evaluation_schema, rewrite_schema, selection_schema
 from drpo.reward import FEWEST_ASPECTS, MOST_ASPECTS
 from drpo.transition import MOST_BULLETS, MOST_NEW_BULLETS, VERSIONS_SHOWN, versions
@@ -80,6 +81,7 @@ class _Maker:
         self._plan, self._habits = plan, habits
         self._config: CommonConfig = plan.config
         self._levels = max(1, round(levels) - 1)
+        self._aspects = aspects_of(plan, habits, levels)
         self._queries = _queries_of(plan)
 
     def size(self, role: Role) -> Size:
@@ -153,7 +155,7 @@ class _Maker:
 
         middle = ordered[len(ordered) // 2]
         one, two = asked([middle]).expected, asked([middle, middle]).expected
-        usual = one + (two - one) * (habits.aspects - 1)
+        usual = one + (two - one) * (self._aspects - 1)
         # Proposed aspects stand in the prompt twice, once as the shape of the reply.
         longest = longest_reply(self._plan, "selector")
         proposed = None if longest is None else 2.0 * longest + MOST_ASPECTS * LONGEST_NAME
@@ -254,7 +256,7 @@ class _Maker:
 
     def _evaluation(self) -> float:
         static = self._config.reward == "static"
-        number = len(self._plan.inputs.templates.book.static) if static else self._habits.aspects
+        number = len(self._plan.inputs.templates.book.static) if static else self._aspects
         return self._habits.evaluation * number
 
     # Counting
@@ -279,8 +281,7 @@ def _queries_of(plan: Plan) -> tuple[str, tuple[str, ...], str]:
     """The shortest, those of the levels at first, and the longest query that a search can come to."""
     config = plan.config
     if isinstance(config, OptimizeConfig):
-        reach = min(len(plan.inputs.queries), config.depth + config.max_extra_depth)
-        texts = [query.text for query in plan.inputs.queries[:reach]]
+        texts = [query.text for query in asked_of_base(plan.inputs, config)]
         usual = texts[: min(config.depth, _QUERIES_LOOKED_AT)]
     else:
         texts = [example.query for example in plan.inputs.examples.examples]

@@ -19,6 +19,7 @@ from drpo.report.scale import count, number, plural
 from drpo.report.shown import island, visible
 from drpo.report.spending import spent_table
 from drpo.report.summary import cards, settings_of, shown, standing, why_unknown
+from drpo.report.validated import validation_part
 from drpo.run_view import RunView
 
 if TYPE_CHECKING:
@@ -98,6 +99,7 @@ def _context(
         "standing": standing(view, trees, state),
         "written": written_s and time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(written_s)),
         "cards": cards(view, trees),
+        "validation": validation_part(view.alignment.validation if view.alignment else None),
         "trees": trees,
         **(_prompt_parts(view, trees[0], memory) if is_prompt and trees else {}),
         **({} if is_prompt else _example_parts(view, trees, memory)),

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from drpo.choices import OPENAI_URL
 from drpo.events import Event
 from drpo.llm.ledger import CallDone
-from drpo.plan import OPENAI_URL
 from drpo.tracking.base import Clean, RunFacts, as_text, import_library, offer, parameters
 from drpo.tracking.otel_sending import Sending
 from drpo.tracking.rows import Rows
