@@ -139,11 +139,19 @@ def _config(
         raise InputError(f"--set: these settings do not go together: {error}") from None
 
 
+_INPUT_FILES = {
+    "seeds": "queries.jsonl",
+    "kept": "kept.jsonl",
+    "safety": "safety.jsonl",
+    "examples": "examples.jsonl",
+}
+
+
 def _refuse_changed_inputs(path: Path, digests: Mapping[str, str], inputs: Inputs) -> None:
     now = input_digests(inputs)
     changed = [name for name, digest in digests.items() if now.get(name) != digest]
     if changed:
-        file = {"seeds": "queries.jsonl", "examples": "examples.jsonl"}.get(changed[0], changed[0])
+        file = _INPUT_FILES.get(changed[0], changed[0])
         raise GateRefused(
             f"{path / 'inputs' / file}: is not what the run was begun with; restore it from a copy, "
             "or begin anew"

@@ -12,13 +12,15 @@ from drpo.text_diff import word_diff
 from tests.support.command import Shell
 from tests.support.shown_runs import (
     change_events,
-    change_json,
     copy_of,
     events_of,
     examples_run,
+    kept_node,
     killed,
+    nodes_of,
     prompt_run,
     result_json,
+    result_of,
 )
 
 
@@ -30,23 +32,6 @@ def prompts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def examples(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return examples_run(tmp_path_factory.mktemp("examples") / "run")
-
-
-def result_of(run: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((run / "alignment.json").read_text(encoding="utf-8"))
-    return found
-
-
-def set_progress(run: Path, **values: Any) -> None:
-    change_json(run / "progress.json", lambda data: data.update(values))
-
-
-def nodes_of(run: Path) -> dict[int, dict[str, Any]]:
-    return {node["id"]: node for node in events_of(run, "node")}
-
-
-def kept_node(run: Path) -> dict[str, Any]:
-    return next(node for node in nodes_of(run).values() if node["kept"])
 
 
 # One node

@@ -215,6 +215,17 @@ def test_nothing_better_is_exit_4_with_the_initial_prompt(validating: Shell) -> 
     assert validating.done("replay", "run").out.startswith("identical")
 
 
+def test_kept_queries_that_were_changed_are_named_by_their_file(validating: Shell) -> None:
+    validating.run(*SMALL, "--validate", 6, "--candidates", 1)
+    for name in ("kept", "safety"):
+        file = validating.folder / "run" / "inputs" / f"{name}.jsonl"
+        whole = file.read_text(encoding="utf-8")
+        file.write_text("".join(whole.splitlines(keepends=True)[:-1]), encoding="utf-8")
+        assert f"{name}.jsonl: is not what the run was begun with" in validating.refused(4, "replay", "run")
+        file.write_text(whole, encoding="utf-8")
+    assert validating.done("replay", "run").out.startswith("identical")
+
+
 def test_what_is_better_is_handed_over_with_its_gain(validating: Shell) -> None:
     ran = validating.run(*SMALL, "--depth", 10, "--candidates", 3)
     assert ran.code == 0, ran.err

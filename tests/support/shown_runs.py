@@ -62,6 +62,27 @@ def events_of(run: Path, kind: str) -> list[dict[str, Any]]:
     return [event for event in map(json.loads, lines) if event["event"] == kind]
 
 
+def result_of(run: Path) -> dict[str, Any]:
+    """What stands in alignment.json."""
+    found: dict[str, Any] = json.loads((run / "alignment.json").read_text(encoding="utf-8"))
+    return found
+
+
+def set_progress(run: Path, **values: Any) -> None:
+    """Let progress.json say this."""
+    change_json(run / "progress.json", lambda data: data.update(values))
+
+
+def nodes_of(run: Path) -> dict[int, dict[str, Any]]:
+    """The nodes of an `optimize` run by their number."""
+    return {node["id"]: node for node in events_of(run, "node")}
+
+
+def kept_node(run: Path) -> dict[str, Any]:
+    """The first node whose prompt was kept."""
+    return next(node for node in nodes_of(run).values() if node["kept"])
+
+
 def result_json(run: Path) -> dict[str, Any]:
     """What stands in result.json."""
     found: dict[str, Any] = json.loads((run / "result.json").read_text(encoding="utf-8"))
