@@ -123,7 +123,7 @@ def verdict(low: float, high: float) -> str:
 async def _run(path: Path, kind: str, latency_ms: int) -> Took:
     env = environment()
     config = OptimizeConfig(
-        model="demo", validate=0, run_dir=path, demo_latency_ms=latency_ms, reuse=False, report=kind == ALL
+        model="demo", run_dir=path, demo_latency_ms=latency_ms, reuse=False, report=kind == ALL
     )
     plan = optimize_plan(config, env)
     monitor = Monitor(plan, run_path(plan))

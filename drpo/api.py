@@ -18,7 +18,7 @@ from drpo.alignment import Aligned, Alignment, read_alignment, template_digest
 from drpo.compose import RESPOND_TEMPLATES, Composer
 from drpo.config import ExamplesConfig, OptimizeConfig
 from drpo.errors import InputError
-from drpo.llm.base import LLM, ROLES, Role
+from drpo.llm.base import LLM, SEARCH_ROLES, Role
 from drpo.llm.client import Connections
 from drpo.llm.limits import Stop
 from drpo.plan import examples_plan, optimize_plan
@@ -197,8 +197,8 @@ def _split_reward(reward: OwnReward | str | None, settings: dict[str, Any]) -> O
 
 def _check_roles(models: Mapping[Role, LLM] | None) -> None:
     for role in models or {}:
-        if role not in ROLES:
-            raise InputError(f"models: expected the roles {', '.join(ROLES)}, came {role!r}")
+        if role not in SEARCH_ROLES:
+            raise InputError(f"models: expected the roles {', '.join(SEARCH_ROLES)}, came {role!r}")
 
 
 def _name_of(reward: OwnReward | None) -> str | None:

@@ -8,11 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from drpo.config import ExamplesConfig
-from drpo.events import Event, LevelDone, NodeMade, ProposalDropped, SearchDone
+from drpo.events import Event, LevelDone, NodeMade, ProposalDropped, SearchDone, Validated
 from drpo.llm.ledger import Ledger, Spent
 from drpo.llm.recorder import Record
 from drpo.plan import Plan
-from drpo.progress import RoleProgress, RunState, Snapshot
+from drpo.progress import RoleProgress, RunState, Snapshot, handed_over
 from drpo.text_diff import word_diff
 
 
@@ -37,6 +37,7 @@ class Monitor:
         self._levels: dict[int | None, LevelDone] = {}
         self._ended: dict[int | None, SearchDone] = {}
         self._dropped = 0
+        self._validated: float | None = None
         self._newest: NodeMade | None = None
         self._change: tuple[NodeMade | None, tuple[tuple[str, str], ...]] = (None, ())
         self._live_since: tuple[float, int] | None = None  # when the first call of this process was under way
@@ -65,6 +66,8 @@ class Monitor:
                 self._levels[event.subject] = event
             case SearchDone():
                 self._ended[event.subject] = event
+            case Validated():
+                self._validated = handed_over(event.result)
 
     def snapshot(self) -> Snapshot:
         """Where the run stands now."""
@@ -90,6 +93,7 @@ class Monitor:
             dropped=self._dropped,
             start_reward=self._mean([self._root(subject) for subject in self._levels]),
             best=self._best(),
+            validated=self._validated,
             path=self._path_rewards(),
             change=self._newest_change(),
             roles={role: _role_progress(counts) for role, counts in spent.items()},

@@ -6,6 +6,7 @@ The file is replaced once a second while the run goes on and never read by it: l
 from __future__ import annotations
 
 import json
+import math
 import os
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
@@ -41,7 +42,9 @@ class Snapshot:
 
     levels: how many are done, `limit` of them there may be at most, as of now (for `optimize-examples` both
     count examples). path: rewards from the start to the best, 1 to 5; best: its path score (`optimize`), or
-    the mean reward of the examples so far. change: the newest prompt against the one it was made from, as
+    the mean reward of the examples so far. validated: what the result gains on
+    kept queries, 0 where it is the initial prompt, None before that is known.
+    change: the newest prompt against the one it was made from, as
     (mark, text) with the marks "same", "removed" and "added". usd and held_usd: what was spent, and what the
     requests that have no answer may cost at most; usd is None where a price is unknown. recorded: calls
     answered from the record. left_s: how long it will take at the pace so far, None where that is unknown.
@@ -61,6 +64,7 @@ class Snapshot:
     dropped: int = 0
     start_reward: float | None = None
     best: float | None = None
+    validated: float | None = None
     path: tuple[float | None, ...] = ()
     change: tuple[tuple[str, str], ...] = ()
     roles: dict[str, RoleProgress] = field(default_factory=dict)
@@ -77,6 +81,17 @@ class Snapshot:
     def is_alive(self, now_s: float) -> bool:
         """Whether the process that wrote it goes on."""
         return self.state in ("running", "stopping") and now_s - self.updated_s < STALE_S
+
+
+def handed_over(result: object) -> float | None:
+    """What the prompt that is handed over gains on kept queries, by the plain values of its validation: 0
+    where it is the initial prompt; None where it is unknown."""
+    match result:
+        case {"better": True, "gain": float() | int() as gain} if math.isfinite(gain):
+            return float(gain)
+        case {"better": False}:
+            return 0.0
+    return None
 
 
 def write_progress(path: Path, snapshot: Snapshot) -> None:

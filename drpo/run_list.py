@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from drpo.errors import InputError
-from drpo.progress import PROGRESS_NAME, Snapshot, read_progress
+from drpo.progress import PROGRESS_NAME, Snapshot, handed_over, read_progress
 from drpo.run_file import RUN_NAME, read_run
 
 ALIGNMENT_NAME, RESULT_NAME, EVENTS_NAME = "alignment.json", "result.json", "events.jsonl"
@@ -27,8 +27,9 @@ class RunEntry:
     no progress), unreadable (`problem` says why, and nothing else is known).
 
     model: identity of the base model, for `optimize-examples` of the optimizer. best: the result's path score
-    or the mean reward of the examples, 1 to 5, as of now; start_reward: that of what it began with. usd: None
-    where a price is unknown or none was kept; held_usd: what requests without an answer may cost on top.
+    or the mean reward of the examples, 1 to 5, as of now; start_reward: that of what it began with.
+    validated: what the result gains on kept queries, 0 where it is the initial prompt. usd: None where a
+    price is unknown or none was kept; held_usd: what requests without an answer may cost on top.
     changed_s: when the run was last at work, seconds since 1970, 0 where nobody may look.
     """
 
@@ -41,6 +42,7 @@ class RunEntry:
     simulated: bool = False
     best: float | None = None
     start_reward: float | None = None
+    validated: float | None = None
     usd: float | None = None
     held_usd: float = 0.0
     calls: int | None = None
@@ -48,7 +50,7 @@ class RunEntry:
 
     @property
     def gain(self) -> float | None:
-        """What the search has added to the reward of the start."""
+        """What the search has added to the reward of the start, on the queries that it saw."""
         if self.best is None or self.start_reward is None:
             return None
         return self.best - self.start_reward
@@ -104,8 +106,9 @@ def _entry(path: Path, identity: Mapping[str, Any], now_s: float) -> RunEntry:
     if snapshot is None or not _is_sound(snapshot):
         result = _result(path)
         best, start = _rewards(path, result)
+        validated = handed_over(result.get("validation")) if isinstance(result, dict) else None
         state = "finished" if _is_final(result) else OF_BUDGET if result is not None else "unfinished"
-        figures = (best, start, None, 0.0, _calls(result))
+        figures = (best, start, validated, None, 0.0, _calls(result))
         return RunEntry(name, path, state, _changed_s(path), command, model, simulated, *figures)
     is_over = snapshot.state != OF_BUDGET and not snapshot.is_alive(now_s)
     finished = snapshot.state == "finished" or (is_over and _is_final(_result(path)))
@@ -119,6 +122,7 @@ def _entry(path: Path, identity: Mapping[str, Any], now_s: float) -> RunEntry:
         simulated,
         best=snapshot.best,
         start_reward=snapshot.start_reward,
+        validated=snapshot.validated,
         usd=snapshot.usd,
         held_usd=snapshot.held_usd,
         calls=snapshot.calls,
@@ -128,7 +132,9 @@ def _entry(path: Path, identity: Mapping[str, Any], now_s: float) -> RunEntry:
 def _is_sound(snapshot: Snapshot) -> bool:
     """Whether the fields that are used are what they should be: nobody has checked them."""
     numbers: list[Any] = [snapshot.updated_s, snapshot.held_usd, snapshot.calls]
-    numbers += [n for n in (snapshot.best, snapshot.start_reward, snapshot.usd) if n is not None]
+    numbers += [
+        n for n in (snapshot.best, snapshot.start_reward, snapshot.validated, snapshot.usd) if n is not None
+    ]
     state: Any = snapshot.state
     return isinstance(state, str) and all(isinstance(n, (int, float)) and math.isfinite(n) for n in numbers)
 

@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import groupby, pairwise
 from typing import Literal
 
@@ -44,7 +45,8 @@ def word_diff(before: str, after: str) -> tuple[Part, ...]:
     words one by one. The time grows with the length of the texts, whatever they are; very long ones are
     compared line by line.
     """
-    old, new = _words(before), _words(after)
+    old: Sequence[Token] = _words(before)
+    new: Sequence[Token] = _words(after)
     if len(old) + len(new) > _MOST_WORDS:
         old = [(line, "") for line in before.splitlines(keepends=True)]
         new = [(line, "") for line in after.splitlines(keepends=True)]
@@ -58,21 +60,30 @@ def word_diff(before: str, after: str) -> tuple[Part, ...]:
     return tuple(parts)
 
 
-def _words(text: str) -> list[Token]:
+@lru_cache(maxsize=16)  # one prompt is compared with each of those that were made of it
+def _words(text: str) -> tuple[Token, ...]:
     """Joined they are the text again; a text that begins with blanks has an empty word before them."""
-    return [(word, blanks) for word, blanks in _TOKENS.findall(text) if word or blanks]
+    return tuple((word, blanks) for word, blanks in _TOKENS.findall(text) if word or blanks)
 
 
 def _hunks(old: Sequence[Token], new: Sequence[Token]) -> list[Hunk]:
     """Both texts from beginning to end as stretches that are equal or not, equal and unequal ones in turn."""
     pieces: list[Hunk] = []
-    begun = (0, 0)
+    a = c = same = 0  # told are old[:a] and new[:c]; the last `same` of these are equal, not yet in pieces
     for i, j in [*_matches([word for word, _ in old], [word for word, _ in new]), (len(old), len(new))]:
-        pieces.append((_text(old[begun[0] : i]), _text(new[begun[1] : j])))
-        if i < len(old):
-            pieces += [(old[i][0], new[j][0]), (old[i][1], new[j][1])]
-        begun = (i + 1, j + 1)
-    return _grouped(_grouped(pieces))  # again, since unequal stretches may be equal as one
+        if i > a or j > c:
+            equal = _text(old[a - same : a])
+            pieces += [(equal, equal), (_text(old[a:i]), _text(new[c:j]))]
+            same = 0
+        a, c = i + 1, j + 1
+        if i < len(old) and old[i] == new[j]:
+            same += 1
+        elif i < len(old):  # the same word with other blanks behind it
+            equal = _text(old[i - same : i]) + old[i][0]
+            pieces += [(equal, equal), (old[i][1], new[j][1])]
+            same = 0
+    equal = _text(old[len(old) - same :])
+    return _grouped(_grouped([*pieces, (equal, equal)]))  # again: unequal stretches may be equal as one
 
 
 def _grouped(hunks: Iterable[Hunk]) -> list[Hunk]:

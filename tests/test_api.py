@@ -250,5 +250,5 @@ def test_a_mistake_of_an_own_model_is_named_and_never_recorded(tmp_path: Path, w
 
 
 def test_models_of_unknown_roles_are_refused() -> None:
-    with pytest.raises(InputError, match=r"expected the roles base.*came 'judge'"):
-        drpo.optimize(model="demo", models={"judge": ScriptedLLM([])})  # type: ignore[dict-item]
+    with pytest.raises(InputError, match=r"expected the roles base.*came 'critic'"):
+        drpo.optimize(model="demo", models={"critic": ScriptedLLM([])})  # type: ignore[dict-item]

@@ -13,12 +13,13 @@ from typing import Any
 
 import pytest
 
+from drpo.progress import handed_over
 from drpo.run_list import list_runs
 from tests.support.command import Shell, content_of
 from tests.support.shown_runs import HOSTILE, change_json, copy_of, examples_run, killed, prompt_run
 from tests.support.terminal import on_terminal
 
-HEADINGS = ["run", "state", "best", "gain", "cost", "age", "model"]
+HEADINGS = ["run", "state", "best", "gain", "validated", "cost", "age", "model"]
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +69,34 @@ def test_a_run_is_listed_with_what_its_result_says(shell: Shell, prompts: Path) 
     assert heading.split() == HEADINGS
     assert line.split()[:4] == ["mine", "finished", f"{row['best']:.2f}", f"{row['gain']:+.2f}"]
     assert line.endswith("demo/seed=0,noise=0.5 *")
+
+
+@pytest.mark.parametrize(
+    ("validation", "gains"),
+    [
+        ({"better": True, "gain": 0.31}, 0.31),
+        ({"better": False, "gain": 0.31}, 0.0),
+        ({"better": True, "gain": None}, None),
+        ("torn", None),
+    ],
+)
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_validated_run_is_listed_with_what_its_result_gains(
+    shell: Shell, prompts: Path, validation: object, gains: float | None, kept: bool
+) -> None:
+    run = copy_of(prompts, shell.folder / "runs" / "mine")
+    if kept:  # by its last snapshot, else by its result
+        progress = run / "progress.json"
+        known = json.loads(progress.read_text("ascii"))
+        progress.write_text(json.dumps({**known, "validated": handed_over(validation)}), "ascii")
+    else:
+        (run / "progress.json").unlink()
+        alignment = run / "alignment.json"
+        known = json.loads(alignment.read_text("utf-8"))
+        alignment.write_text(json.dumps({**known, "validation": validation}), "utf-8")
+    assert rows(shell)["mine"]["validated"] == gains
+    shown = "-" if gains is None else f"{gains:+.2f}"
+    assert shell.done("runs").out.splitlines()[1].split()[4] == shown
 
 
 def test_a_run_of_examples_is_listed_by_their_mean(shell: Shell, examples: Path) -> None:

@@ -14,6 +14,7 @@ from drpo.commands.where import find_run, is_only_a_result, open_run
 from drpo.llm.ledger import Spent
 from drpo.run_view import RunView
 from drpo.types import Example, left_to_right_sum
+from drpo.validation.result import Validation
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,7 @@ class Side:
     score: float | None = None
     path_rewards: tuple[float, ...] = ()
     start_reward: float | None = None
+    validation: Validation | None = None
     rewards: tuple[tuple[float | None, float | None], ...] = ()
     nodes: int | None = None
     levels: int | None = None
@@ -69,6 +71,7 @@ def _of_alignment(name: str, alignment: Alignment) -> Side:
         prompt_form=alignment.prompt_form,
         score=found.path_score,
         path_rewards=found.path_rewards,
+        validation=alignment.validation,
         nodes=found.nodes,
         levels=found.levels,
         ended=found.ended,
@@ -90,6 +93,7 @@ def _of_prompt(name: str, view: RunView) -> Side:
         score=outcome.path_score,
         path_rewards=outcome.path_rewards,
         start_reward=outcome.start_reward,
+        validation=None if view.alignment is None else view.alignment.validation,
         nodes=outcome.nodes,
         levels=outcome.levels,
         ended=outcome.ended,

@@ -162,6 +162,7 @@ def _figures(a: Side, b: Side) -> Iterator[tuple[str, str, str]]:
     yield row("state", *(_state(side) for side in sides))
     yield row("mean reward" if of_examples else "path score", *(_number(side.score, 4) for side in sides))
     yield row("before" if of_examples else "start", *(_number(side.start_reward, 4) for side in sides))
+    yield row("validated", *(_validated(side) for side in sides))
     yield row("rewards", *(" ".join(f"{r:.2f}" for r in side.path_rewards) or "-" for side in sides))
     yield row("levels", *(str(side.levels or "-") for side in sides))
     yield row("nodes", *(str(side.nodes or "-") for side in sides))
@@ -169,6 +170,12 @@ def _figures(a: Side, b: Side) -> Iterator[tuple[str, str, str]]:
     yield row("calls", *(_calls(side) for side in sides))
     yield row("spent", *(_spent(side) for side in sides))
     yield row("time", *("-" if side.elapsed_s is None else duration(side.elapsed_s) for side in sides))
+
+
+def _validated(side: Side) -> str:
+    if side.validation is None:
+        return "-"
+    return side.validation.figures if side.validation.better else "not better: the initial prompt"
 
 
 def _state(side: Side) -> str:
@@ -262,6 +269,7 @@ def _side_json(side: Side) -> dict[str, Any]:
         "score": side.score,
         "path_rewards": list(side.path_rewards),
         "start_reward": side.start_reward,
+        "validation": None if side.validation is None else side.validation.as_dict(),
         "nodes": side.nodes,
         "levels": side.levels,
         "ended": side.ended,

@@ -16,7 +16,7 @@ from drpo.errors import InputError
 from drpo.run_file import RUN_NAME
 from drpo.run_list import RunEntry, list_runs
 
-_HEADINGS = ("run", "state", "best", "gain", "cost", "age", "model")
+_HEADINGS = ("run", "state", "best", "gain", "validated", "cost", "age", "model")
 _MINUTE_S, _HOUR_S, _DAY_S = 60, 3_600, 86_400
 _LEAST_MODEL = 12
 _ORDERS: dict[str, Callable[[RunEntry], Any]] = {
@@ -24,6 +24,7 @@ _ORDERS: dict[str, Callable[[RunEntry], Any]] = {
     "name": lambda run: run.name,
     "best": lambda run: -_or_least(run.best),
     "gain": lambda run: -_or_least(run.gain),
+    "validated": lambda run: -_or_least(run.validated),
     "cost": lambda run: -_or_least(None if run.usd is None else run.usd + run.held_usd),
 }
 
@@ -43,8 +44,9 @@ def command(folder: Path | None, sort: str, limit: int | None, as_json: bool) ->
     """List the runs in FOLDER (default: DRPO_RUNS_DIR, or runs): state, best reward, gain, cost, age, model.
 
     best: the path score of the best prompt, or the mean reward of the examples; gain: how much more that is
-    than the reward of the start. cost: a range where requests got no answer and may have been charged. age:
-    since the run was at work. A star marks simulated models.
+    than the reward of the start. validated: what the result gains on queries that the search
+    never saw, 0 where it is the initial prompt. cost: a range where requests got no answer and may have been
+    charged. age: since the run was at work. A star marks simulated models.
     """
     where = runs_folder() if folder is None else folder
     now_s = time.time()
@@ -77,7 +79,7 @@ def _or_least(value: float | None) -> float:
 
 def _lines(runs: Sequence[RunEntry], now_s: float) -> list[str]:
     rows = [_row(run, now_s) for run in runs]
-    lines = columns(_HEADINGS, rows, right=("best", "gain", "cost", "age"))
+    lines = columns(_HEADINGS, rows, right=("best", "gain", "validated", "cost", "age"))
     if not sys.stdout.isatty():
         return lines  # there is somebody who searches it: nothing is cut
     import shutil  # here, as the next: to import them takes as long as to read a hundred runs
@@ -97,6 +99,7 @@ def _row(run: RunEntry, now_s: float) -> tuple[str, ...]:
         line_of(run.state),
         "-" if run.best is None else f"{run.best:.2f}",
         "-" if run.gain is None else f"{run.gain:+.2f}",
+        "-" if run.validated is None else f"{run.validated:+.2f}",
         _cost(run),
         _age(now_s - run.changed_s) if run.changed_s else "-",
         line_of(about),
@@ -132,6 +135,7 @@ def _row_json(run: RunEntry, now_s: float) -> dict[str, Any]:
         "best": run.best,
         "start_reward": run.start_reward,
         "gain": run.gain,
+        "validated": run.validated,
         "usd": run.usd,
         "held_usd": run.held_usd,
         "calls": run.calls,

@@ -16,7 +16,7 @@ from drpo.config import OptimizeConfig
 from drpo.data import read_examples, read_queries, shipped_examples, shipped_seeds
 from drpo.doctor.check import Check, of_error, ok, warning
 from drpo.errors import InputError
-from drpo.llm.base import LLM, ROLES, Completion, Request, Role
+from drpo.llm.base import LLM, SEARCH_ROLES, Completion, Request, Role
 from drpo.plan import Plan, optimize_plan, run_path
 from drpo.settings import resolve
 from drpo.templates import Templates
@@ -95,7 +95,7 @@ def prepare(sources: Sources, *, requests: bool = True) -> Prepared:
     checks += found
     plan, found = _planned(config, sources.environment, missing)
     checks += found
-    roles = () if plan is None else tuple(r for r in ROLES if plan.models[r].provider != "custom")
+    roles = () if plan is None else tuple(r for r in SEARCH_ROLES if plan.models[r].provider != "custom")
     whole = plan is not None and is_named and not any(check.status == "problem" for check in checks)
     whole = whole and not _is_unread(checks)
     return Prepared(tuple(checks), sources.environment, config, plan, roles, whole)
@@ -206,7 +206,7 @@ def _unusable(
         said = "no base model is named (--model): what depends on it was not looked at"
         checks.append(warning("model base", said, "Name it: drpo doctor --model M"))
         if config.optimizer is None and not environment.get("OPENAI_API_KEY"):
-            return frozenset(ROLES), checks
+            return frozenset(SEARCH_ROLES), checks
     while True:
         try:
             choose_models(config, environment, _nobodies(missing))
@@ -218,7 +218,7 @@ def _unusable(
         for check in found or [joint]:
             checks += [check] if check.said not in {other.said for other in checks} else []
         if not wrong:
-            return frozenset(ROLES), checks
+            return frozenset(SEARCH_ROLES), checks
         missing |= wrong.keys()
 
 
@@ -228,8 +228,8 @@ def _wrong_by_themselves(
     """What is said of each role whose own model is the trouble. The base model's is looked at first:
     whether it is simulated decides the default of the others."""
     wrong: dict[Role, InputError] = {}
-    for role in (role for role in ROLES if role not in missing):
-        others = set(ROLES) - {role}
+    for role in (role for role in SEARCH_ROLES if role not in missing):
+        others = set(SEARCH_ROLES) - {role}
         if "base" not in missing and "base" not in wrong:
             others -= {"base"}
         try:

@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
 
 ChatRole = Literal["system", "user", "assistant"]
-Role = Literal["base", "optimizer", "evaluator", "selector"]
-ROLES: tuple[Role, ...] = ("base", "optimizer", "evaluator", "selector")
+Role = Literal["base", "optimizer", "evaluator", "selector", "against", "judge"]
+"""Who is asked. against: the base model of the other side of a comparison, where it is another one."""
+ROLES: tuple[Role, ...] = ("base", "optimizer", "evaluator", "selector", "against", "judge")
+SEARCH_ROLES: tuple[Role, ...] = ROLES[:4]
 
 
 @dataclass(frozen=True, slots=True)

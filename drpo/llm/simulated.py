@@ -53,7 +53,7 @@ class SimulatedLLM:
 
     def _answerer(self, request: Request) -> Callable[[str], Reply]:
         match request.role:
-            case "base":
+            case "base" | "against":
                 return self._base(request)
             case "selector":
                 return self._selector(request)
@@ -61,6 +61,8 @@ class SimulatedLLM:
                 return self._evaluator(request)
             case "optimizer":
                 return self._optimizer(request)
+            case "judge":
+                raise NotImplementedError
             case _:
                 assert_never(request.role)
 

@@ -22,6 +22,8 @@ class Latency:
     optimizer: float = 0.0
     evaluator: float = 0.0
     selector: float = 0.0
+    against: float = 0.0
+    judge: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
