@@ -29,7 +29,8 @@ browser: $(VENV)/installed-dev
 # The real libraries of the extras: sentence-transformers with a small real model, MLflow, Weights & Biases,
 # OpenTelemetry; about 1.7 GB, so in an environment of their own.
 extras: $(VENV)-extras/installed
-	HF_HUB_OFFLINE=1 $(VENV)-extras/bin/python -m pytest -m "embed or track" tests/test_embed.py tests/test_tracking_real.py
+	HF_HUB_OFFLINE=1 $(VENV)-extras/bin/python -m pytest -m "embed or track" \
+		tests/test_embed.py tests/test_reward_local.py tests/test_tracking_real.py
 
 # Real vLLM servers and a small real model (demo-lm); about 4 GB, so in an environment of its own.
 # Builds of torch's companions do not fit the one for CPUs, and vLLM does without them.

@@ -21,6 +21,12 @@ if TYPE_CHECKING:
     from drpo.api import optimize_examples as optimize_examples
     from drpo.api import optimize_examples_async as optimize_examples_async
     from drpo.api import replay as replay
+    from drpo.api_measuring import audit_judge as audit_judge
+    from drpo.api_measuring import audit_judge_async as audit_judge_async
+    from drpo.api_measuring import compare as compare
+    from drpo.api_measuring import compare_async as compare_async
+    from drpo.api_measuring import evaluate as evaluate
+    from drpo.api_measuring import evaluate_async as evaluate_async
     from drpo.config import ExamplesConfig as ExamplesConfig
     from drpo.config import OptimizeConfig as OptimizeConfig
     from drpo.errors import DrpoError as DrpoError
@@ -30,6 +36,9 @@ if TYPE_CHECKING:
     from drpo.llm.base import Message as Message
     from drpo.llm.base import Request as Request
     from drpo.llm.base import Usage as Usage
+    from drpo.measuring.auditing import AuditResult as AuditResult
+    from drpo.measuring.comparing import Comparison as Comparison
+    from drpo.measuring.results import Evaluation as Evaluation
     from drpo.replaying import MissingCall as MissingCall
     from drpo.replaying import ReplayReport as ReplayReport
     from drpo.results import ExamplesResult as ExamplesResult
@@ -47,9 +56,20 @@ _HOMES = {
         "optimize_examples_async",
         "replay",
     ),
+    "api_measuring": (
+        "audit_judge",
+        "audit_judge_async",
+        "compare",
+        "compare_async",
+        "evaluate",
+        "evaluate_async",
+    ),
     "config": ("ExamplesConfig", "OptimizeConfig"),
     "errors": ("DrpoError",),
     "llm.base": ("LLM", "Choice", "Completion", "Message", "Request", "Usage"),
+    "measuring.auditing": ("AuditResult",),
+    "measuring.comparing": ("Comparison",),
+    "measuring.results": ("Evaluation",),
     "replaying": ("MissingCall", "ReplayReport"),
     "run": ("ExamplesResult", "Hooks", "OptimizeResult"),
 }

@@ -14,20 +14,19 @@ from typing import Any, TypeVar
 
 from dotenv import dotenv_values
 
-from drpo.alignment import Aligned, Alignment, read_alignment, template_digest
-from drpo.compose import RESPOND_TEMPLATES, Composer
+from drpo.alignment import Aligned, Alignment
+from drpo.compose import Composer
 from drpo.config import ExamplesConfig, OptimizeConfig
 from drpo.errors import InputError
 from drpo.llm.base import LLM, SEARCH_ROLES, Role
 from drpo.llm.client import Connections
 from drpo.llm.limits import Stop
+from drpo.loading import load_alignment
 from drpo.plan import examples_plan, optimize_plan
 from drpo.replaying import ReplayReport, replay_run
 from drpo.results import ExamplesResult, OptimizeResult
 from drpo.run import Hooks, run_examples, run_optimize
-from drpo.run_dir import read_inputs, read_run
 from drpo.settings import Config, resolve
-from drpo.templates import Templates
 from drpo.wiring import EmbeddingLimits, OwnCall, build_retriever
 
 T = TypeVar("T")
@@ -78,7 +77,7 @@ def optimize(
     **settings: Any,
 ) -> OptimizeResult:
     """`optimize_async`, for callers without an event loop (or with one: it then runs in a thread)."""
-    return _run(optimize_async(config, models=models, reward=reward, hooks=hooks, **settings))
+    return run_async(optimize_async(config, models=models, reward=reward, hooks=hooks, **settings))
 
 
 async def optimize_examples_async(
@@ -107,12 +106,12 @@ def optimize_examples(
     **settings: Any,
 ) -> ExamplesResult:
     """`optimize_examples_async`, for callers without an event loop."""
-    return _run(optimize_examples_async(config, models=models, reward=reward, hooks=hooks, **settings))
+    return run_async(optimize_examples_async(config, models=models, reward=reward, hooks=hooks, **settings))
 
 
 def replay(run_dir: str | Path, **overrides: Any) -> ReplayReport:
     """The run again from its record alone, offline; `overrides` are settings such as `width=3`."""
-    return _run(replay_run(Path(run_dir), overrides))
+    return run_async(replay_run(Path(run_dir), overrides))
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,12 +128,12 @@ class LoadedAlignment:
 
     def messages(self, query: str) -> list[dict[str, str]]:
         """The chat messages for `query`, as the OpenAI API takes them."""
-        rendered = _run(self._closing(self.aligned.render_messages(query)))
+        rendered = run_async(self._closing(self.aligned.render_messages(query)))
         return [{"role": message.role, "content": message.content} for message in rendered]
 
     def prompt(self, query: str) -> str:
         """The page for a base model, which continues it; stop at `drpo.compose.TEXT_STOP`."""
-        return _run(self._closing(self.aligned.render_text(query)))
+        return run_async(self._closing(self.aligned.render_text(query)))
 
     def answer(self, written: str) -> str:
         """The answer in what the model has written: a base model may have gone on behind its end."""
@@ -151,18 +150,7 @@ class LoadedAlignment:
 def load(path: str | Path, *, prompts: str | Path | None = None) -> LoadedAlignment:
     """The alignment of a run directory or file. `prompts`: the templates folder it was searched with, where
     that was not the shipped one (a run directory has them itself)."""
-    path = Path(path)
-    alignment = read_alignment(path)
-    if prompts is not None:
-        templates = Templates(Path(prompts))
-    else:
-        inside = path.is_dir() and (path / "run.json").exists()
-        templates = read_inputs(path).templates if inside and read_run(path) else Templates()
-    if template_digest(templates, alignment.prompt_form) != alignment.template_digest:
-        raise InputError(
-            f"{path}: was searched with another {RESPOND_TEMPLATES[alignment.prompt_form]} than the one at "
-            "hand; name its templates folder with prompts="
-        )
+    alignment, templates = load_alignment(Path(path), None if prompts is None else Path(prompts))
     connections = Connections()
     retriever = build_retriever(
         alignment.embedder, alignment.examples, connections, environment(), Stop(), EmbeddingLimits()
@@ -229,7 +217,8 @@ def _own_reward(reward: OwnReward) -> OwnCall:
     return call
 
 
-def _run(work: Coroutine[Any, Any, T]) -> T:
+def run_async(work: Coroutine[Any, Any, T]) -> T:
+    """The result of `work`, with an event loop of its own, in a thread where there is one already."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import PurePath
 
-from drpo.config import CommonConfig, ExamplesConfig, flag
+from drpo.config import CommonConfig, ExamplesConfig, RunConfig, flag
 from drpo.errors import InputError
 from drpo.llm.base import LLM, Role
 from drpo.llm.catalog import CatalogEntry, ModelSpec, normalise_url, parse_model, strong_model
@@ -51,10 +51,10 @@ def choose_models(
 
     def choice(role: Role, name: str | None, other: ModelChoice | None = None) -> ModelChoice:
         if role in custom:
-            return _custom_choice(custom[role])
+            return custom_choice(custom[role])
         if name is None and other is not None:
             return _as_well(role, other, config)
-        chosen = _choice(role, name or _strong(environment), config, environment)
+        chosen = named_model(role, name or _strong(environment), config, environment)
         return chosen if name else replace(chosen, defaulted=True)
 
     model = getattr(config, "model", None)
@@ -70,11 +70,11 @@ def choose_models(
     judge = choices.get("base") if isinstance(config, ExamplesConfig) else None
     choices["evaluator"] = choice("evaluator", config.evaluator, judge or choices["optimizer"])
     choices["selector"] = choice("selector", config.selector, choices["evaluator"])
-    _refuse_idle_flags(config, choices.values())
+    refuse_idle_flags(config, choices.values())
     return choices
 
 
-def _refuse_idle_flags(config: CommonConfig, choices: Collection[ModelChoice]) -> None:
+def refuse_idle_flags(config: RunConfig, choices: Collection[ModelChoice]) -> None:
     """A flag meant for a server that runs already would be silently without effect."""
     running = [choice for choice in choices if choice.provider == "vllm" and choice.urls]
     given = sorted({name for name in _SERVER_FLAGS if name in config.model_fields_set})
@@ -99,7 +99,8 @@ def _strong(environment: Mapping[str, str]) -> str:
     )
 
 
-def _choice(role: Role, name: str, config: CommonConfig, environment: Mapping[str, str]) -> ModelChoice:
+def named_model(role: Role, name: str, config: RunConfig, environment: Mapping[str, str]) -> ModelChoice:
+    """Who plays `role` by the name of a model. Raises InputError for a name that is none."""
     spec = parse_model(name)
     if spec.provider == "demo":
         identity = f"demo/seed={config.demo_seed},noise={config.demo_noise:g}"
@@ -118,7 +119,7 @@ def _choice(role: Role, name: str, config: CommonConfig, environment: Mapping[st
     return ModelChoice(identity, spec.provider, spec.name, urls, spec.entry, variables)
 
 
-def managed_server(spec: ModelSpec, config: CommonConfig, nodes: int = 1) -> ServerSpec:
+def managed_server(spec: ModelSpec, config: RunConfig, nodes: int = 1) -> ServerSpec:
     """The vLLM server that drpo runs for `spec`, as the settings want it.
 
     Its layers are split over the machines (`nodes`) where the settings do not say over how many parts.
@@ -142,7 +143,7 @@ def openai_base_url(environment: Mapping[str, str]) -> str:
 
 
 def _key_variables(
-    role: Role, spec: ModelSpec, urls: tuple[str, ...], base_url: str, config: CommonConfig
+    role: Role, spec: ModelSpec, urls: tuple[str, ...], base_url: str, config: RunConfig
 ) -> tuple[str, ...]:
     """Which variables may hold the key, first come first served. OpenAI's goes to OpenAI's address only."""
     own = _own_variable(role, config)
@@ -154,11 +155,11 @@ def _key_variables(
     return (by_role, "VLLM_API_KEY") if spec.provider == "vllm" else (by_role,)
 
 
-def _own_variable(role: Role, config: CommonConfig) -> str | None:
+def _own_variable(role: Role, config: RunConfig) -> str | None:
     return config.roles[role].api_key_env if role in config.roles else None
 
 
-def _as_well(role: Role, other: ModelChoice, config: CommonConfig) -> ModelChoice:
+def _as_well(role: Role, other: ModelChoice, config: RunConfig) -> ModelChoice:
     """The model of another role at the same endpoint: with its key, unless this role has one of its own."""
     own = _own_variable(role, config)
     if own and other.urls:
@@ -168,7 +169,8 @@ def _as_well(role: Role, other: ModelChoice, config: CommonConfig) -> ModelChoic
     return replace(other, key_variables=(f"DRPO_{role.upper()}_API_KEY", *other.key_variables))
 
 
-def _custom_choice(model: LLM) -> ModelChoice:
+def custom_choice(model: LLM) -> ModelChoice:
+    """A user's own object as the model of a role. Raises InputError where it is none."""
     if not callable(getattr(model, "complete", None)):
         raise InputError(f"expected an object with `async complete(request)`, came {type(model).__name__}")
     name = str(getattr(model, "name", None) or f"{type(model).__module__}.{type(model).__qualname__}")

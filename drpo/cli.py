@@ -16,6 +16,9 @@ from drpo.errors import DrpoError, Interrupted, StorageError
 COMMANDS = {
     "optimize": "Search for the system prompt that aligns a frozen model.",
     "optimize-examples": "Improve the responses of the in-context examples.",
+    "evaluate": "Score an alignment's responses with a judge, as just-eval does.",
+    "compare": "Let a judge say which of two alignments is preferred.",
+    "audit-judge": "Find out whether a judge can be trusted.",
     "replay": "Run a recorded run again, offline, and say whether it came out identical.",
     "watch": "Show where a run of another process stands.",
     "show": "Print a run: its result, its path, one node, or its aspects.",
@@ -27,7 +30,8 @@ COMMANDS = {
 }
 EXIT_CODES = """\b
 Exit codes: 0 done; 1 a bug of drpo; 2 bad input or usage; 3 a provider refused
-(key, model, quota); 4 a check said no (a replay misses calls or differs);
+(key, model, quota); 4 a check said no (nothing is surely better, a judge is flagged, too much is
+unreadable, a replay misses calls or differs);
 5 a provider or server is down; 6 the run directory is in use or belongs to other settings;
 7 the record is damaged; 8 the disk refused; 9 the budget is spent;
 130 interrupted. After 1, 3, 5, 8, 9 and 130 the same command resumes.

@@ -16,6 +16,7 @@ from pydantic import field_validator, model_validator
 from drpo.config_common import TRACKERS as TRACKERS
 from drpo.config_common import CommonConfig as CommonConfig
 from drpo.config_common import RoleConfig as RoleConfig
+from drpo.config_common import RunConfig as RunConfig
 from drpo.config_common import setting
 
 INITIAL_PROMPT = "You are a helpful assistant."  # DRPO, section 3.2.3; the root of every published run
@@ -39,7 +40,10 @@ with warnings.catch_warnings():
             le=1000,
         )
         candidates: int = setting(
-            3, "So many of the most promising prompts are compared on the kept queries.", ge=1, le=32
+            6,
+            "So many prompts of the search, promising ones that differ, are compared on the kept queries.",
+            ge=1,
+            le=32,
         )
         max_prompt_tokens: int | None = setting(
             None, "Longest prompt that may be the result, in tokens of about four bytes.", ge=1

@@ -1,4 +1,4 @@
-"""The settings that both searches have in common."""
+"""The settings that all runs have in common, and those of both searches."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from drpo.llm.base import Role
+
 TRACKERS = ("mlflow", "wandb", "otel")
 
 
@@ -16,40 +18,34 @@ def setting(default: Any, text: str, *, identity: bool = True, **limits: Any) ->
     return Field(default, description=text, json_schema_extra={"identity": identity}, **limits)
 
 
-class CommonConfig(BaseModel):
-    """What both searches have in common."""
+class RoleConfig(BaseModel):
+    """[roles.optimizer] in a TOML file."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    optimizer: str | None = setting(
-        None, "Model that rewrites (default: demo for demo, else the catalog's strong one)."
-    )
-    evaluator: str | None = setting(None, "Model that scores responses (default: as the optimizer).")
-    selector: str | None = setting(None, "Model that chooses aspects (default: the evaluator).")
-    preset: Literal["published"] | None = setting(
-        None, "published: every switch as in the published runs.", identity=False
-    )
-    reward: Literal["dynamic", "static"] = setting(
-        "dynamic", "dynamic: aspects chosen per query; static: always the six evaluation aspects."
-    )
-    evaluations: int = setting(1, "Evaluations per response; their mean counts.", ge=1, le=100)
-    evaluation_aspects: Literal["asked", "returned"] = setting(
-        "asked",
-        "Which aspects a readable evaluation has: exactly the asked ones, or whatever came (published).",
-    )
-    unreadable: Literal["drop", "zero"] = setting(
-        "drop", "A candidate whose evaluation cannot be read is dropped, or gets reward 0 (published)."
-    )
+    model: str | None = None
+    api_key_env: str | None = None
+
+    @field_validator("api_key_env")
+    @classmethod
+    def _names_a_variable(cls, name: str | None) -> str | None:
+        if name is not None and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+            raise ValueError(
+                "expected the name of an environment variable (the key itself stays out of files)"
+            )
+        return name
+
+
+class RunConfig(BaseModel):
+    """What every run has that asks models, whatever it asks them."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
     repairs: int = setting(1, "How often an unreadable reply is asked for again.", ge=0, le=5)
     structured: Literal["auto", "on", "off"] = setting(
-        "auto", "Replies of optimizer, evaluator and selector by JSON schema; auto: from vLLM servers."
+        "auto", "Replies of models that rewrite or judge by JSON schema; auto: from vLLM servers."
     )
-    optimizer_temperature: float = setting(0.2, "Sampling of proposals.", ge=0, le=2)
-    optimizer_top_p: float = setting(0.95, "Sampling of proposals.", gt=0, le=1)
-    max_tokens: int = setting(2048, "Longest reply of optimizer, evaluator and selector, in tokens.", ge=16)
-    patience: int | None = setting(
-        None, "End after so many levels whose best score is not above the best before.", ge=1
-    )
+    max_tokens: int = setting(2048, "Longest reply of a model that rewrites or judges, in tokens.", ge=16)
     random_seed: int = setting(0, "Orders the seed queries and seeds sampled requests.", ge=0)
     prompts: Path | None = setting(
         None, "Folder with templates (*.j2, aspects.toml) that replace the shipped ones."
@@ -109,29 +105,12 @@ class CommonConfig(BaseModel):
         "Tokens a reasoning model that takes no --max-tokens may think, on top of those (default: no limit).",
         ge=0,
     )
-    report: bool = setting(
-        True, "Keep report.html in the run, renewed at each level (default).", identity=False
-    )
-    track: tuple[str, ...] = setting(
-        (), "Also log the run to mlflow, wandb or otel; may be repeated.", identity=False
-    )
-    reuse: bool = setting(
-        True, "Reuse aspects that other runs chose for the same question (default).", identity=False
-    )
     runs_dir: Path = setting(Path("runs"), "Folder of the runs.", identity=False)
     name: str | None = setting(None, "Name of the run inside the runs folder.", identity=False)
     run_dir: Path | None = setting(None, "Directory of the run, wherever it is.", identity=False)
-    roles: dict[Literal["base", "optimizer", "evaluator", "selector"], RoleConfig] = setting(
+    roles: dict[Role, RoleConfig] = setting(
         {}, "Per role in a TOML file: model and the variable that holds its key.", identity=False
     )
-
-    @field_validator("track")
-    @classmethod
-    def _is_known_tracker(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        for name in names:
-            if name not in TRACKERS:
-                raise ValueError(f"expected one of {', '.join(TRACKERS)}")
-        return names
 
     @field_validator("name")
     @classmethod
@@ -152,19 +131,47 @@ class CommonConfig(BaseModel):
         )
 
 
-class RoleConfig(BaseModel):
-    """[roles.optimizer] in a TOML file."""
+class CommonConfig(RunConfig):
+    """What both searches have in common."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    optimizer: str | None = setting(
+        None, "Model that rewrites (default: demo for demo, else the catalog's strong one)."
+    )
+    evaluator: str | None = setting(None, "Model that scores responses (default: as the optimizer).")
+    selector: str | None = setting(None, "Model that chooses aspects (default: the evaluator).")
+    preset: Literal["published"] | None = setting(
+        None, "published: every switch as in the published runs.", identity=False
+    )
+    reward: Literal["dynamic", "static"] = setting(
+        "dynamic", "dynamic: aspects chosen per query; static: always the six evaluation aspects."
+    )
+    evaluations: int = setting(1, "Evaluations per response; their mean counts.", ge=1, le=100)
+    evaluation_aspects: Literal["asked", "returned"] = setting(
+        "asked",
+        "Which aspects a readable evaluation has: exactly the asked ones, or whatever came (published).",
+    )
+    unreadable: Literal["drop", "zero"] = setting(
+        "drop", "A candidate whose evaluation cannot be read is dropped, or gets reward 0 (published)."
+    )
+    optimizer_temperature: float = setting(0.2, "Sampling of proposals.", ge=0, le=2)
+    optimizer_top_p: float = setting(0.95, "Sampling of proposals.", gt=0, le=1)
+    patience: int | None = setting(
+        None, "End after so many levels whose best score is not above the best before.", ge=1
+    )
+    report: bool = setting(
+        True, "Keep report.html in the run, renewed at each level (default).", identity=False
+    )
+    track: tuple[str, ...] = setting(
+        (), "Also log the run to mlflow, wandb or otel; may be repeated.", identity=False
+    )
+    reuse: bool = setting(
+        True, "Reuse aspects that other runs chose for the same question (default).", identity=False
+    )
 
-    model: str | None = None
-    api_key_env: str | None = None
-
-    @field_validator("api_key_env")
+    @field_validator("track")
     @classmethod
-    def _names_a_variable(cls, name: str | None) -> str | None:
-        if name is not None and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
-            raise ValueError(
-                "expected the name of an environment variable (the key itself stays out of files)"
-            )
-        return name
+    def _is_known_tracker(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            if name not in TRACKERS:
+                raise ValueError(f"expected one of {', '.join(TRACKERS)}")
+        return names

@@ -5,25 +5,29 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, assert_never
 
 from drpo.errors import InputError
 from drpo.jsonl import plain_lines, write_atomically
+from drpo.query_rows import (
+    SourceRows,
+    field_of,
+    read_rows,
+    record_of,
+    refuse_half_pairs,
+    text_of,
+)
 from drpo.resources import resource_folder
-from drpo.text_files import Entries, Entry, counted, read_entries, read_json_entries, refusal, shown
+from drpo.text_files import Entry, counted, read_json_entries, refusal, shown
 from drpo.types import Example, Query
 
-QUERY_FIELDS = ("query", "instruction", "prompt", "question", "text")
 EXAMPLE_QUERY_FIELDS = ("query", "instruction")
 EXAMPLE_RESPONSE_FIELDS = ("response", "output")
 LABELS = ("style", "topic", "task", "category")
-_COLUMN_FLAG = "--seeds-column NAME"
-_FILE_ENDINGS = (".jsonl", ".json", ".csv", ".tsv", ".txt", ".md", ".parquet", ".gz", ".zip", ".xlsx")
-_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_SEEDS_FLAG = "--seeds-column NAME"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,17 +86,12 @@ def read_queries(source: str | Path, *, column: str | None = None) -> SeedQuerie
     The query of a record is its field `column`, or the first of `QUERY_FIELDS` it has; labels are taken where
     they are strings. Of equal texts the first stays. Raises InputError with the place of what is wrong.
     """
-    path = Path(source)
-    if not path.exists() and _is_hub_name(str(source)):
-        found, name = _hub_entries(str(source), column)
-    else:
-        found, name = read_entries(path), str(source)
-    if found.columns is not None:
-        _field(name, "line 1", found.columns, (column,) if column else QUERY_FIELDS, _COLUMN_FLAG)
+    rows = read_rows(source, column, LABELS, _SEEDS_FLAG)
+    found, name = rows.found, rows.name
     queries: dict[str, Query] = {}
     repeated: list[str] = []
     for entry in found.entries:
-        query = _query(name, entry, column)
+        query = _query(rows, entry)
         if query.text in queries:
             repeated.append(entry.place)
         queries.setdefault(query.text, query)
@@ -140,7 +139,7 @@ def write_examples(path: str | Path, examples: Iterable[Example], *, overwrite: 
         )
     records: list[dict[str, Any]] = []
     for number, example in enumerate(examples, 1):
-        _refuse_half_pairs(path, f"example {number}", "response", example.query + example.response)
+        refuse_half_pairs(path, f"example {number}", "response", example.query + example.response)
         kind = {"kind": example.kind} if example.kind else {}
         records.append({"query": example.query, "response": example.response, **kind})
     as_list = path.suffix.lower() == ".json"
@@ -169,110 +168,23 @@ def order_queries(
     return tuple(ordered)
 
 
-def _query(source: str, entry: Entry, column: str | None) -> Query:
-    if isinstance(entry.value, str):
-        return Query(_text(source, entry.place, "query", entry.value).strip())
-    record = _record(source, entry)
-    name = _field(source, entry.place, record, (column,) if column else QUERY_FIELDS, _COLUMN_FLAG)
+def _query(rows: SourceRows, entry: Entry) -> Query:
+    record = entry.value if isinstance(entry.value, dict) else {}
     labels = {label: record[label].strip() for label in LABELS if isinstance(record.get(label), str)}
-    return Query(_text(source, entry.place, name, record[name]).strip(), **labels)
+    return Query(rows.text(entry), **labels)
 
 
 def _example(path: Path, entry: Entry) -> Example:
-    record = _record(str(path), entry)
-    asked = _field(path, entry.place, record, EXAMPLE_QUERY_FIELDS)
-    answered = _field(path, entry.place, record, EXAMPLE_RESPONSE_FIELDS)
+    record = record_of(str(path), entry)
+    asked = field_of(path, entry.place, record, EXAMPLE_QUERY_FIELDS)
+    answered = field_of(path, entry.place, record, EXAMPLE_RESPONSE_FIELDS)
     kind = record.get("kind")
     return Example(
-        _text(path, entry.place, asked, record[asked]).strip(),
-        _text(path, entry.place, answered, record[answered]),
+        text_of(path, entry.place, asked, record[asked]).strip(),
+        text_of(path, entry.place, answered, record[answered]),
         kind.strip() if isinstance(kind, str) else "",
     )
 
 
-def _record(source: str | Path, entry: Entry) -> Mapping[str, Any]:
-    if isinstance(entry.value, dict):
-        return entry.value
-    remedy = 'Write {"query": "..."} with further fields as needed'
-    raise refusal(source, entry.place, "a JSON object", shown(entry.value), remedy)
-
-
-def _field(
-    source: str | Path, place: str, record: Iterable[str], names: Sequence[str], flag: str = ""
-) -> str:
-    there = list(record)
-    name = next((name for name in names if name in there), None)
-    if name is not None:
-        return name
-    expected = f"the field {' or '.join(repr(n) for n in names)}"
-    came = f"the fields {', '.join(map(repr, there))}" if there else "no field at all"
-    remedy = f"Name the right one with {flag}" if flag else "Rename the one that is meant"
-    raise refusal(source, place, expected, came, remedy)
-
-
-def _text(source: str | Path, place: str, field: str, value: object) -> str:
-    if not isinstance(value, str):
-        remedy = "Put it in quotes if it is meant as text"
-        raise refusal(source, place, f"text in {field!r}", f"{shown(value)} ({type(value).__name__})", remedy)
-    if not value.strip():
-        raise refusal(source, place, f"text in {field!r}", shown(value), "Fill it in, or remove the entry")
-    _refuse_half_pairs(source, place, field, value)
-    return value
-
-
-def _refuse_half_pairs(source: str | Path, place: str, field: str, text: str) -> None:
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        came = f"half of a UTF-16 pair, {text[error.start]!r}, which cannot be sent or stored"
-        raise refusal(source, place, f"Unicode text in {field!r}", came, "Remove it") from error
-
-
 def _digest(texts: object) -> str:
     return hashlib.sha256(json.dumps(texts).encode("ascii")).hexdigest()[:16]
-
-
-def _is_hub_name(source: str) -> bool:
-    """OWNER/NAME; with a file's ending, or in a folder that is there, it is rather a missing file."""
-    path = Path(source)
-    return bool(_HUB_NAME.fullmatch(source)) and path.suffix not in _FILE_ENDINGS and not path.parent.is_dir()
-
-
-def _hub_entries(name: str, column: str | None) -> tuple[Entries, str]:
-    """The rows of a Hugging Face dataset, of its split `train` or else its first; and its full name.
-
-    Rows without text are skipped and counted: nobody can mend them there.
-    """
-    try:
-        import datasets
-    except ImportError as error:
-        raise InputError(
-            f"{name}: no such file; to read it as a Hugging Face dataset, pip install 'drpo[datasets]'"
-        ) from error
-    try:
-        splits = datasets.load_dataset(name)
-    except Exception as error:  # `datasets` promises no common base
-        reason = shown(" ".join(str(error).split()))
-        raise InputError(
-            f"{name}: no such file, and as a Hugging Face dataset it cannot be loaded: {reason}. Check the "
-            "name and the network, or save the queries as JSON lines and name that file"
-        ) from error
-    split = "train" if "train" in splits else next(iter(splits))
-    rows, full_name = splits[split], f"{name} (split {split})"
-    columns = list(rows.column_names)
-    field = _field(full_name, "", columns, (column,) if column else QUERY_FIELDS, _COLUMN_FLAG)
-    labels = [label for label in LABELS if label in columns and label != field]
-    entries: list[Entry] = []
-    skipped = 0
-    for number, (text, *values) in enumerate(
-        zip(rows[field], *(rows[label] for label in labels), strict=True), 1
-    ):
-        if isinstance(text, str) and text.strip():
-            entries.append(Entry(f"row {number}", {field: text, **dict(zip(labels, values, strict=True))}))
-        elif text is None or isinstance(text, str):
-            skipped += 1
-        else:
-            entries.append(Entry(f"row {number}", {field: text}))
-    return Entries(
-        tuple(entries), (f"{counted(skipped, 'empty row')} skipped",) if skipped else ()
-    ), full_name

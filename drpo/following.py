@@ -16,13 +16,12 @@ from typing import TYPE_CHECKING
 
 from drpo.alignment import FILE_NAME, Alignment
 from drpo.config import ExamplesConfig
-from drpo.errors import BudgetSpent, Interrupted
 from drpo.events import LEVELS_NAME, Event, LevelDone, LevelFile
 from drpo.llm.ledger import Ledger
 from drpo.llm.recorder import Record
-from drpo.monitor import Monitor
+from drpo.monitor import Monitor, state_after
 from drpo.plan import Plan
-from drpo.progress import PROGRESS_NAME, RunState, write_progress
+from drpo.progress import PROGRESS_NAME, write_progress
 from drpo.results import EXAMPLES_NAME, RESULT_NAME, ExamplesResult
 from drpo.run_dir import RunDirectory
 from drpo.run_file import RUN_NAME, read_run
@@ -119,7 +118,7 @@ class Following:
             self._ticking.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._ticking
-        state = self._monitor.state = _state_after(error)
+        state = self._monitor.state = state_after(error)
         self._write()
         with self._guard("the note of what was spent, in run.json"):
             self._directory.note_spent(self._ledger.spent)
@@ -199,11 +198,3 @@ class Following:
 
 def _name_of(observer: Observer) -> str:
     return str(getattr(observer, "__name__", type(observer).__name__))
-
-
-def _state_after(error: BaseException | None) -> RunState:
-    if error is None:
-        return "finished"
-    if isinstance(error, BudgetSpent):
-        return "budget"
-    return "interrupted" if isinstance(error, (Interrupted, asyncio.CancelledError)) else "failed"

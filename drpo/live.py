@@ -19,7 +19,8 @@ from urllib.parse import urlsplit
 import platformdirs
 
 from drpo.choices import ModelChoice
-from drpo.config import CommonConfig
+from drpo.config import RunConfig
+from drpo.config_judging import JudgingConfig
 from drpo.errors import DrpoError, InputError
 from drpo.llm.base import LLM, ROLES, Completion, Request
 from drpo.llm.client import Connections, Endpoint, OpenAIClient
@@ -51,7 +52,7 @@ class Resources:
     record: Record
     stop: Stop
     environment: Mapping[str, str]
-    config: CommonConfig
+    config: RunConfig
     live: bool = True
     folder: Path | None = None
     notice: Notice = _silent
@@ -116,7 +117,9 @@ def _client(choice: ModelChoice, resources: Resources) -> LLM:
         from drpo.llm.simulated import Latency, SimulatedLLM, World
 
         latency_s = Latency(*(config.demo_latency_ms / 1000,) * len(ROLES))
-        return metered(SimulatedLLM(World(config.demo_seed, config.demo_noise, latency_s=latency_s)))
+        judge = config.demo_judge if isinstance(config, JudgingConfig) else "fair"
+        world = World(config.demo_seed, config.demo_noise, judge=judge, latency_s=latency_s)
+        return metered(SimulatedLLM(world))
 
     def at(endpoint: Endpoint) -> LLM:
         client = OpenAIClient(resources.connections, endpoint, choice.name, timeout_s=config.timeout_s)
@@ -188,7 +191,7 @@ def managed_server(choice: ModelChoice, resources: Resources) -> ManagedServer:
     return resources.servers.of(spec, make)
 
 
-def without_keys(environment: Mapping[str, str], config: CommonConfig) -> dict[str, str]:
+def without_keys(environment: Mapping[str, str], config: RunConfig) -> dict[str, str]:
     """What a server may see: the keys of other endpoints are no business of its."""
     own = {role.api_key_env for role in config.roles.values()}
     return {

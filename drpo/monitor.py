@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 from drpo.config import ExamplesConfig
+from drpo.errors import BudgetSpent, Interrupted
 from drpo.events import Event, LevelDone, NodeMade, ProposalDropped, SearchDone, Validated
 from drpo.llm.ledger import Ledger, Spent
 from drpo.llm.recorder import Record
@@ -96,7 +98,7 @@ class Monitor:
             validated=self._validated,
             path=self._path_rewards(),
             change=self._newest_change(),
-            roles={role: _role_progress(counts) for role, counts in spent.items()},
+            roles={role: role_progress(counts) for role, counts in spent.items()},
             recorded=0 if self._record is None else self._record.replayed,
             calls=total.calls,
             max_calls=config.max_calls,
@@ -183,7 +185,8 @@ class Monitor:
         return sum(known) / len(known) if known else None
 
 
-def _role_progress(spent: Spent) -> RoleProgress:
+def role_progress(spent: Spent) -> RoleProgress:
+    """What is shown of one role's requests."""
     return RoleProgress(
         in_air=spent.in_air,
         done=spent.answered,
@@ -194,3 +197,12 @@ def _role_progress(spent: Spent) -> RoleProgress:
         usd=None if spent.unpriced else spent.usd,
         seconds=spent.seconds,
     )
+
+
+def state_after(error: BaseException | None) -> RunState:
+    """How a run stands that has ended this way."""
+    if error is None:
+        return "finished"
+    if isinstance(error, BudgetSpent):
+        return "budget"
+    return "interrupted" if isinstance(error, (Interrupted, asyncio.CancelledError)) else "failed"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import types
 import typing
 from collections.abc import Callable, Collection
@@ -11,14 +12,14 @@ from typing import Any, Literal, TypeVar
 import click
 from pydantic.fields import FieldInfo
 
-from drpo.config import CommonConfig, flag
+from drpo.config import RunConfig, flag
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def settings_flags(kind: type[CommonConfig], names: Collection[str] | None = None) -> Callable[[F], F]:
+def settings_flags(kind: type[RunConfig], names: Collection[str] | None = None) -> Callable[[F], F]:
     """Adds a flag for each setting of `kind`, or for `names`; a flag that is not given arrives as None."""
-    fields = {name: field for name, field in kind.model_fields.items() if name != "roles"}
+    fields = {name: kind.model_fields[name] for name in _own_first(kind) if name != "roles"}
     options = [_option(name, field) for name, field in fields.items() if names is None or name in names]
 
     def decorate(function: F) -> F:
@@ -27,6 +28,16 @@ def settings_flags(kind: type[CommonConfig], names: Collection[str] | None = Non
         return function
 
     return decorate
+
+
+def _own_first(kind: type[RunConfig]) -> list[str]:
+    """The settings of `kind`, those of its own before those that it shares."""
+    order = {cls: place for place, cls in enumerate(kind.__mro__)}
+
+    def place(name: str) -> int:
+        return min(place for cls, place in order.items() if name in inspect.get_annotations(cls))
+
+    return sorted(kind.model_fields, key=place)
 
 
 def _option(name: str, field: FieldInfo) -> Callable[[F], F]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from drpo.choices import ModelChoice, choose_models
-from drpo.config import EMBEDDER, CommonConfig, ExamplesConfig, OptimizeConfig
+from drpo.config import EMBEDDER, CommonConfig, ExamplesConfig, OptimizeConfig, RunConfig
 from drpo.data import (
     ExampleSet,
     base_examples,
@@ -36,7 +36,7 @@ USUALLY_KEPT, FEWEST_KEPT_UNASKED = 40, 10
 @dataclass(frozen=True, slots=True)
 class Inputs:
     """What a run reads. `queries` are those of the search, in the order in which they are used; `kept` and
-    `safety` are those of the validation after it."""
+    `safety` are those of the validation after it. files: what else belongs to the run, (name, text)."""
 
     queries: tuple[Query, ...]
     examples: ExampleSet
@@ -44,13 +44,14 @@ class Inputs:
     notes: tuple[str, ...] = ()
     kept: tuple[Query, ...] = ()
     safety: tuple[Query, ...] = ()
+    files: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class RunPlan:
     """A run before its first request. `identity` decides whether a run directory belongs to it."""
 
-    config: CommonConfig
+    config: RunConfig
     models: dict[Role, ModelChoice]
     inputs: Inputs
     embedder: str
@@ -60,6 +61,13 @@ class Plan:
     def simulated(self) -> bool:
         """Whether any figure of this run comes from simulated models."""
         return any(choice.provider == "demo" for choice in self.models.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Plan(RunPlan):
+    """A search before its first request."""
+
+    config: CommonConfig
 
 
 def optimize_plan(
@@ -211,16 +219,17 @@ def digest_of(value: object) -> str:
     return hashlib.sha256(text.encode("ascii")).hexdigest()[:16]
 
 
-def default_name(plan: Plan) -> str:
+def default_name(plan: RunPlan) -> str:
     """The name of a run from its model and settings: the same command finds the same run."""
     role: Role = "base" if "base" in plan.models else "optimizer"
     last = plan.models[role].name.rstrip("/").split("/")[-1]
     slug = "".join(c if c.isalnum() or c in "-_" else "-" for c in last.lower()).strip("-") or "model"
-    prefix = "examples-" if plan.identity["command"] == "optimize-examples" else ""
+    command = str(plan.identity["command"])
+    prefix = {"optimize": "", "optimize-examples": "examples-"}.get(command, f"{command}-")
     return f"{prefix}{slug[:40]}-{digest_of(plan.identity)[:8]}"
 
 
-def run_path(plan: Plan) -> Path:
+def run_path(plan: RunPlan) -> Path:
     """Where the run lives: --run-dir, or --name (or the default name) inside the runs folder."""
     config = plan.config
     if config.run_dir is not None and config.name is not None:

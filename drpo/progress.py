@@ -18,6 +18,14 @@ SCHEMA = 1
 STALE_S = 15.0
 """A running run renews its file every second; after so long without that its process is gone or stuck."""
 
+UNITS = {
+    "optimize-examples": "examples",
+    "evaluate": "queries",
+    "compare": "pairs",
+    "audit-judge": "questions",
+}
+"""What is counted of a run, by its command; where none stands here, levels of a search."""
+
 RunState = Literal["running", "stopping", "finished", "budget", "interrupted", "failed"]
 
 
@@ -40,10 +48,10 @@ class RoleProgress:
 class Snapshot:
     """Where a run stands. Times are seconds, `updated_s` and `started_s` since 1970.
 
-    levels: how many are done, `limit` of them there may be at most, as of now (for `optimize-examples` both
-    count examples). path: rewards from the start to the best, 1 to 5; best: its path score (`optimize`), or
-    the mean reward of the examples so far. validated: what the result gains on
-    kept queries, 0 where it is the initial prompt, None before that is known.
+    levels: how many are done, `limit` of them there may be at most, as of now (other commands count what
+    `UNITS` says). path: rewards from the start to the best, 1 to 5; best: its path score (`optimize`), or the
+    mean reward or score so far. validated: what the result gains on kept queries, 0 where it is the initial
+    prompt, None before that is known.
     change: the newest prompt against the one it was made from, as
     (mark, text) with the marks "same", "removed" and "added". usd and held_usd: what was spent, and what the
     requests that have no answer may cost at most; usd is None where a price is unknown. recorded: calls

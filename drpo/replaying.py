@@ -16,6 +16,7 @@ from drpo.live import Resources
 from drpo.llm.base import Request, Role
 from drpo.llm.limits import Stop
 from drpo.llm.recorder import Record
+from drpo.measured import COMMANDS
 from drpo.plan import Inputs, Plan, input_digests, with_settings
 from drpo.results import RESULT_NAME, examples_json, is_finished
 from drpo.run_dir import read_inputs, read_run
@@ -102,6 +103,10 @@ def read_plan(path: Path, overrides: Mapping[str, Any]) -> Plan:
     """The plan that a run was begun with, from its directory alone."""
     run = read_run(path)
     identity: dict[str, Any] = run["identity"]
+    if identity["command"] in COMMANDS:
+        raise InputError(
+            f"{path}: is a measurement; its own command, given again, makes its figures from the record"
+        )
     kind: type[CommonConfig] = OptimizeConfig if identity["command"] == "optimize" else ExamplesConfig
     for name in overrides:
         if name not in identity["settings"]:

@@ -7,17 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Literal, Protocol
 
 from drpo.choices import ModelChoice
 from drpo.compose import Composer, PromptForm, Sampling
-from drpo.config import OptimizeConfig
 from drpo.errors import InputError, ProviderRefused
 from drpo.live import Resources, live_model, managed_server, server_facts
 from drpo.llm.base import Message, Request
 from drpo.llm.limits import Stop
 from drpo.llm.vllm.tokens import Refusal
-from drpo.plan import Plan, digest_of
+from drpo.plan import digest_of
 from drpo.types import Example, Failed
 
 # A prompt that has fewer bytes than there is room, by this many, is not counted: no tokenizer in use makes
@@ -26,14 +25,13 @@ UNCOUNTED_TOKENS = 512
 _MARKS_PER_MESSAGE = 16
 
 
-async def choose_form(plan: Plan, resources: Resources) -> PromptForm:
+async def choose_form(
+    base: ModelChoice, wanted: PromptForm | Literal["auto"], resources: Resources
+) -> PromptForm:
     """How the base model is asked. `auto`: the catalog knows base models; else a vLLM server's tokenizer
     decides, and where that cannot be asked the catalog, or one chat that is tried."""
-    config = plan.config
-    assert isinstance(config, OptimizeConfig)
-    base = plan.models["base"]
-    if config.prompt_form != "auto":
-        return config.prompt_form
+    if wanted != "auto":
+        return wanted
 
     async def probe() -> PromptForm:
         known: PromptForm | None = None
@@ -138,15 +136,18 @@ def _most_tokens(request: Request) -> int:
 
 
 async def fit_context(
-    plan: Plan, resources: Resources, composer: Composer, sampling: Sampling
+    base: ModelChoice,
+    long_prompts: Literal["drop-shots", "as-is"],
+    resources: Resources,
+    composer: Composer,
+    sampling: Sampling,
 ) -> ContextFit | None:
     """What keeps prompts within the base model's context; None where nothing is to be kept or known.
 
-    Raises InputError where the longest answer leaves no room for any prompt.
+    sampling: says how long an answer may be. Raises InputError where that leaves no room for any prompt.
     """
-    config, base = plan.config, plan.models["base"]
-    assert isinstance(config, OptimizeConfig)
-    if config.long_prompts == "as-is" or base.provider != "vllm":
+    longest = sampling.max_tokens or 0
+    if long_prompts == "as-is" or base.provider != "vllm":
         return None
     facts = server_facts(base, resources) if resources.live else None
 
@@ -169,9 +170,9 @@ async def fit_context(
         return None
     if resources.live and base.server is not None:
         managed_server(base, resources).least_context = int(limit)
-    if config.base_max_tokens >= limit:
+    if longest >= limit:
         raise InputError(
-            f"--base-max-tokens {config.base_max_tokens}: {base.identity} has a context of {limit} tokens, "
+            f"--base-max-tokens {longest}: {base.identity} has a context of {limit} tokens, "
             f"which leaves none for a prompt. Give --base-max-tokens {max(1, limit // 4)}, for example"
         )
     return ContextFit(composer, sampling, int(limit), count)

@@ -10,6 +10,7 @@ from typing import Any
 
 from drpo.alignment import FILE_NAME, Alignment, read_alignment
 from drpo.errors import InputError
+from drpo.measured import SUMMARY_NAME
 from drpo.plan import Plan
 from drpo.searches import ImprovedExample
 from drpo.types import Example
@@ -44,6 +45,8 @@ def is_finished(path: Path) -> bool:
     """Whether the run in `path` has its result: a best so far that a spent budget left is none."""
     if (path / FILE_NAME).exists():
         return read_alignment(path).found.ended != BUDGET
+    if (path / SUMMARY_NAME).exists():
+        return True
     if (path / RESULT_NAME).exists():
         return all(item.ended != BUDGET for item in read_examples_result(path).examples)
     return False

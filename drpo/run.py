@@ -149,7 +149,7 @@ def _directory(plan: Plan, environment: Mapping[str, str]) -> Iterator[RunDirect
     try:
         yield directory
     except BaseException as error:
-        _log_failure(error)
+        log_failure(error)
         raise
     finally:
         directory.close()
@@ -292,7 +292,8 @@ async def _outcome(task: asyncio.Future[T], stop: Stop, abandoned: int) -> T:
         raise cause from None
 
 
-def _log_failure(error: BaseException) -> None:
+def log_failure(error: BaseException) -> None:
+    """Write into the run's log what has ended it; a bug with its traceback."""
     if isinstance(error, DrpoError):
         log.error("%s: %s", type(error).__name__, error)
     elif not isinstance(error, asyncio.CancelledError):

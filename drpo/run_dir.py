@@ -33,7 +33,7 @@ from drpo.data import ExampleSet, read_examples, read_queries, write_examples
 from drpo.errors import InputError, RunConflict, StorageError
 from drpo.jsonl import plain_lines, sync_folder, write_atomically
 from drpo.llm.ledger import LEDGER_NAME, Spent
-from drpo.plan import Inputs, Plan
+from drpo.plan import Inputs, RunPlan
 from drpo.results import is_finished
 from drpo.run_file import SCHEMA
 from drpo.run_file import read_run as read_run
@@ -50,7 +50,7 @@ _PACKAGES = (
 class RunDirectory:
     """An open run directory, held by this process until `close`."""
 
-    def __init__(self, path: Path, plan: Plan) -> None:
+    def __init__(self, path: Path, plan: RunPlan) -> None:
         self.path = path
         _make_folder(path)
         with _refusals(path):
@@ -99,7 +99,7 @@ class RunDirectory:
         self._log.close()
         self._lock.release()
 
-    def _claim(self, plan: Plan) -> None:
+    def _claim(self, plan: RunPlan) -> None:
         _refuse_foreign(self.path)
         file = self.path / "run.json"
         if file.exists():
@@ -208,7 +208,7 @@ def _refuse_foreign(path: Path) -> None:
         )
 
 
-def _refuse_others(path: Path, plan: Plan) -> None:
+def _refuse_others(path: Path, plan: RunPlan) -> None:
     try:
         differing = differences(read_run(path)["identity"], plan.identity)
     except InputError as error:
@@ -246,6 +246,9 @@ def _write_inputs(folder: Path, inputs: Inputs) -> None:
             write_atomically(file, plain_lines({"query": line.pop("text"), **line} for line in lines))
     if not (folder / "examples.jsonl").exists():
         write_examples(folder / "examples.jsonl", inputs.examples.examples)
+    for name, text in inputs.files:
+        if not (folder / name).exists():
+            write_atomically(folder / name, text)
     for name in [*(f"{job}.j2" for job in JOBS), ASPECTS_FILE]:
         if not (folder / "prompts" / name).exists():
             write_atomically(folder / "prompts" / name, inputs.templates.source(name))

@@ -118,12 +118,12 @@ async def _ready(plan: Plan, resources: Resources, own_reward: OwnCall | None) -
     config = plan.config
     assert isinstance(config, OptimizeConfig)
     models = await open_models(plan, resources)
-    form = await choose_form(plan, resources)
+    form = await choose_form(plan.models["base"], config.prompt_form, resources)
     composer = Composer(plan.inputs.templates, form, cut=config.answer_end == "cut")
     queries = plan.inputs.queries[: reach_of(plan.inputs, config)]
     shots = await find_shots(plan, resources, config.shots, queries)
     sampling = Sampling(temperature=0.0, max_tokens=config.base_max_tokens)
-    fit = await fit_context(plan, resources, composer, sampling)
+    fit = await fit_context(plan.models["base"], config.long_prompts, resources, composer, sampling)
     examples, base = plan.inputs.examples.examples, plan.models["base"].identity
     problem = SystemPromptProblem(
         Responder(models["base"], base, composer, sampling, examples, shots, fit),

@@ -10,11 +10,21 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from drpo.config import PUBLISHED, PUBLISHED_EXAMPLES, CommonConfig, ExamplesConfig, OptimizeConfig, flag
+from drpo.config import PUBLISHED, PUBLISHED_EXAMPLES, ExamplesConfig, OptimizeConfig, RunConfig, flag
+from drpo.config_judging import AuditConfig, CompareConfig, EvaluateConfig
 from drpo.errors import InputError
 
-Config = TypeVar("Config", bound=CommonConfig)
-_KEY_VARIABLES = [f"{role}_API_KEY" for role in ("BASE", "OPTIMIZER", "EVALUATOR", "SELECTOR", "EMBEDDER")]
+Config = TypeVar("Config", bound=RunConfig)
+_KINDS: tuple[type[RunConfig], ...] = (
+    *(OptimizeConfig, ExamplesConfig),
+    *(EvaluateConfig, CompareConfig, AuditConfig),
+)
+_ROLE_FIELDS = {
+    "base": "model",
+    **{role: role for role in ("optimizer", "evaluator", "selector", "judge")},
+    "against": "against_model",
+}
+_KEY_VARIABLES = [f"{role}_API_KEY" for role in (*map(str.upper, _ROLE_FIELDS), "EMBEDDER", "REWARD")]
 _OTHER_VARIABLES = [*_KEY_VARIABLES, "CONFIG", "JSON", "QUIET", "CACHE_DIR", "TRACEBACK", "PUBLISHED_RUNS"]
 
 
@@ -38,7 +48,9 @@ def resolve(
     preset = _preset(kind, given.get("preset"))
     values = {**_preset(kind, values.get("preset")), **values, **preset, **given}
     roles = values.get("roles", {})
-    for role, field in (("base", "model"), ("optimizer",) * 2, ("evaluator",) * 2, ("selector",) * 2):
+    for role, field in _ROLE_FIELDS.items():
+        if field not in fields:
+            continue
         model = (
             roles.get(role, {}).get("model")
             if isinstance(roles, Mapping) and isinstance(roles.get(role, {}), Mapping)
@@ -60,7 +72,7 @@ def resolve(
         raise InputError(_sentence(error, kind)) from None
 
 
-def _preset(kind: type[CommonConfig], name: object) -> dict[str, Any]:
+def _preset(kind: type[RunConfig], name: object) -> dict[str, Any]:
     if name != "published":
         return {}
     return PUBLISHED if kind is OptimizeConfig else PUBLISHED_EXAMPLES
@@ -68,9 +80,7 @@ def _preset(kind: type[CommonConfig], name: object) -> dict[str, Any]:
 
 def _refuse_misspelt(environment: Mapping[str, str]) -> None:
     """A setting that is silently ignored costs a run. What resembles no setting is somebody else's."""
-    names = {
-        f"DRPO_{name.upper()}" for kind in (OptimizeConfig, ExamplesConfig) for name in kind.model_fields
-    }
+    names = {f"DRPO_{name.upper()}" for kind in _KINDS for name in kind.model_fields}
     names |= {f"DRPO_{name}" for name in _OTHER_VARIABLES}
     for name in environment:
         near = difflib.get_close_matches(name, names, n=1, cutoff=0.85) if name.startswith("DRPO_") else []
@@ -78,7 +88,7 @@ def _refuse_misspelt(environment: Mapping[str, str]) -> None:
             raise InputError(f"{name}: no setting has this name; did you mean {near[0]}?")
 
 
-def _from_file(kind: type[CommonConfig], file: Path | None) -> dict[str, Any]:
+def _from_file(kind: type[RunConfig], file: Path | None) -> dict[str, Any]:
     if file is None:
         return {}
     try:
@@ -87,7 +97,7 @@ def _from_file(kind: type[CommonConfig], file: Path | None) -> dict[str, Any]:
         raise InputError(f"--config {file}: no such file") from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise InputError(f"--config {file}: expected TOML in UTF-8: {error}") from None
-    known = {**OptimizeConfig.model_fields, **ExamplesConfig.model_fields}
+    known = {name: field for kind_ in _KINDS for name, field in kind_.model_fields.items()}
     values: dict[str, Any] = {}
     for key, value in data.items():
         name = key.replace("-", "_")
@@ -121,7 +131,7 @@ def _closest(name: str, known: Mapping[str, Any]) -> str:
     return f"; did you mean {near[0].replace('_', '-')!r}?" if near else ""
 
 
-def _sentence(error: ValidationError, kind: type[CommonConfig]) -> str:
+def _sentence(error: ValidationError, kind: type[RunConfig]) -> str:
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])
     message = first["msg"].removeprefix("Value error, ")

@@ -11,7 +11,7 @@ from drpo.errors import InputError
 from drpo.llm.base import ROLES, Usage
 from drpo.llm.catalog import parse_model
 from drpo.llm.prices import cost, input_price_per_million, price_per_million
-from drpo.plan import Plan
+from drpo.plan import RunPlan
 
 Source = Literal["given", "list", "free", "unknown"]
 EMBEDDER_ROLE = "embedder"
@@ -56,7 +56,7 @@ class RoleTariff:
 UNKNOWN, FREE = RoleTariff("unknown"), RoleTariff("free")
 
 
-def tariffs_of(plan: Plan, environment: Mapping[str, str]) -> dict[str, RoleTariff]:
+def tariffs_of(plan: RunPlan, environment: Mapping[str, str]) -> dict[str, RoleTariff]:
     """Per role of the plan, and for the embedder where an endpoint has it.
 
     environment: tells an embedder at OpenAI from one at OPENAI_BASE_URL, whose prices nobody knows.
@@ -127,7 +127,7 @@ def _amount(text: str, amount: str) -> float:
     return usd
 
 
-def refuse_unpriced(plan: Plan, environment: Mapping[str, str]) -> None:
+def refuse_unpriced(plan: RunPlan, environment: Mapping[str, str]) -> None:
     """Where there is a limit on money, what each request can cost must be known before the first is sent."""
     config = plan.config
     if config.max_usd is None:

@@ -11,6 +11,7 @@ from drpo.ask import Asker
 from drpo.choices import OPENAI_URL, ModelChoice, openai_base_url
 from drpo.compose import Sampling
 from drpo.config import OptimizeConfig
+from drpo.data import ExampleSet
 from drpo.errors import InputError
 from drpo.live import Resources, cache_folder, is_lasting, key_in, live_model
 from drpo.llm.adapt import Adapt
@@ -23,7 +24,7 @@ from drpo.llm.recorder import Record, Recorder
 from drpo.llm.retry import Patience
 from drpo.llm.reuse import Reuse, Store
 from drpo.parse import Unreadable, read_selection
-from drpo.plan import Plan, digest_of
+from drpo.plan import Plan, RunPlan, digest_of
 from drpo.retrieve import LexicalRetriever, Retriever, VectorCache, VectorRetriever
 from drpo.reward import DynamicAspects, EvaluatorReward, OwnReward, Reward, StaticAspects, plain_reward
 from drpo.transition import Optimizer
@@ -34,29 +35,33 @@ OwnCall = Callable[[str, str], Awaitable[Any]]
 
 async def open_models(plan: Plan, resources: Resources) -> dict[Role, LLM]:
     """The model of each role behind its wrappers: Adapt(Recorder(Reuse?(Retry(Limit(Metered(client))))))."""
-    return {
-        role: await _open_model(role, choice, plan, resources)
-        for role, choice in plan.models.items()
-        if choice.provider != "reward"
-    }
+
+    def reusing(model: LLM) -> LLM:
+        return Reuse(model, Store(cache_folder(resources.environment) / "selections.jsonl"), _readable(plan))
+
+    opened: dict[Role, LLM] = {}
+    for role, choice in plan.models.items():
+        if choice.provider != "reward":
+            reuses = role == "selector" and plan.config.reuse and is_lasting(choice)
+            opened[role] = await open_model(choice, resources, reusing if reuses else _bare)
+    return opened
 
 
-async def _open_model(role: Role, choice: ModelChoice, plan: Plan, resources: Resources) -> LLM:
+def _bare(model: LLM) -> LLM:
+    return model
+
+
+async def open_model(choice: ModelChoice, resources: Resources, around: Callable[[LLM], LLM] = _bare) -> LLM:
+    """One model behind its wrappers; `around` wraps what is live, inside of the recorder."""
     record, stop = resources.record, resources.stop
-    inner: LLM | None = None
-    if resources.live:
-        inner = live_model(choice, resources)
-        if role == "selector" and resources.config.reuse and is_lasting(choice):
-            inner = Reuse(
-                inner, Store(cache_folder(resources.environment) / "selections.jsonl"), _readable(plan)
-            )
+    inner = around(live_model(choice, resources)) if resources.live else None
 
     async def known_refusals() -> list[str]:
         return sorted(choice.entry.refuses) if choice.entry else []
 
     # Recorded, so that a later catalog does not change the requests of a run that is resumed or replayed.
     refused = await record.fact(f"refused by {choice.identity} as the catalog has it", known_refusals)
-    thinking_tokens = plan.config.max_thinking_tokens
+    thinking_tokens = resources.config.max_thinking_tokens
     return Adapt(Recorder(record, inner, stop), record, refused, thinking_tokens)
 
 
@@ -65,7 +70,7 @@ def _readable(plan: Plan) -> Any:
     return lambda text: not isinstance(read_selection(text, known), Unreadable)
 
 
-def structured_for(plan: Plan, role: Role) -> bool:
+def structured_for(plan: RunPlan, role: Role) -> bool:
     """Whether a role's replies are asked for by JSON schema; `auto`: at vLLM servers, which hold to it."""
     chosen = plan.config.structured
     return chosen == "on" or (chosen == "auto" and plan.models[role].provider == "vllm")
@@ -124,14 +129,20 @@ def build_optimizer(plan: Plan, models: Mapping[Role, LLM]) -> Optimizer:
 async def find_shots(
     plan: Plan, resources: Resources, shots: int, asked: Sequence[Query]
 ) -> tuple[tuple[int, ...], ...]:
+    """Per query, the indices of its shots among the plan's examples."""
+    return await shots_of(plan.inputs.examples, plan.embedder, resources, shots, asked)
+
+
+async def shots_of(
+    examples: ExampleSet, embedder: str, resources: Resources, shots: int, asked: Sequence[Query]
+) -> tuple[tuple[int, ...], ...]:
     """Per query, the indices of its shots: retrieved in one batch, each recorded as a fact."""
     queries = [query.text for query in asked]
-    examples = plan.inputs.examples
 
     async def retrieve(wanted: list[int]) -> list[list[int]]:
-        config = plan.config
+        config = resources.config
         retriever = build_retriever(
-            plan.embedder,
+            embedder,
             examples.examples,
             resources.connections,
             resources.environment,
@@ -142,8 +153,8 @@ async def find_shots(
         found = await retriever.top_k([queries[position] for position in wanted], shots)
         return [list(indices) for indices in found]
 
-    names = [f"shots {digest_of([plan.embedder, examples.digest, shots, query])}" for query in queries]
-    found = await resources.record.facts(names, retrieve, offline=plan.embedder == "lexical")
+    names = [f"shots {digest_of([embedder, examples.digest, shots, query])}" for query in queries]
+    found = await resources.record.facts(names, retrieve, offline=embedder == "lexical")
     return tuple(tuple(indices) for indices in found)
 
 

@@ -16,13 +16,23 @@ PACKAGE = ROOT / "drpo"
 # A room imports rooms of its own layer and of those above it in this list, lazy imports included. A folder's
 # name stands for all of its modules but those that are listed by themselves.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "types", "jsonl", "resources", "text_diff", "run_file", "statistics"),
+    ("errors", "types", "jsonl", "resources", "text_diff", "run_file", "measured", "statistics", "bootstrap"),
     ("events", "llm.base", "templates", "text_files"),
     ("reply_literals", "reply_json", "reply_scores", "parse", "reply_schemas"),
     ("search", "compose", "retrieve", "ask", "judging"),
     ("reward", "transition", "validation"),
     ("problems",),
-    ("llm", "data", "config_common", "config", "settings", "alignment"),
+    (
+        "llm",
+        "query_rows",
+        "data",
+        "evaluation_data",
+        "config_common",
+        "config",
+        "config_judging",
+        "settings",
+        "alignment",
+    ),
     ("choices",),
     ("plan",),
     ("tariffs", "estimate", "tracking"),
@@ -30,14 +40,15 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("validating",),
     ("searches",),
     ("rewrite",),
-    ("evaluate", "progress", "results", "run_dir"),
-    ("run_view", "run_list"),
+    ("progress", "results", "run_dir"),
+    ("run_view", "run_list", "loading"),
     ("report",),
     ("monitor",),
     ("following",),
     ("run", "replaying"),
+    ("measuring",),
     ("doctor",),
-    ("api", "testing", "options", "serve"),
+    ("api", "api_measuring", "testing", "options", "serve"),
     ("cli", "commands"),
     ("__main__",),
     ("",),  # the package itself, whose names are loaded when they are used
@@ -49,8 +60,14 @@ NARROW = {
     "llm": {"errors", "types", "jsonl", "llm", "llm.base"},
     "options": {"config"},
 }
-CLIENTS = {"llm.client", "llm.simulated", "llm.embed", "llm.world", "llm.vllm.server"}
-HEAVY = ("torch", "sentence_transformers", "openai", "vllm", "pydantic", "numpy", "jinja2", "datasets")
+CLIENTS = {
+    *("llm.client", "llm.simulated", "llm.embed", "llm.reward_model", "llm.reward_local"),
+    *("llm.world", "llm.vllm.server"),
+}
+HEAVY = (
+    *("torch", "sentence_transformers", "transformers", "openai", "vllm", "pydantic", "numpy", "jinja2"),
+    "datasets",
+)
 LONGEST_FILE, LONGEST_FUNCTION = 350, 60
 
 FILES = {

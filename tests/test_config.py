@@ -212,7 +212,7 @@ def test_a_protected_text_that_is_no_text(tmp_path: Path) -> None:
         (b"max-extra-dept = 3", r"unknown setting 'max-extra-dept'; did you mean 'max-extra-depth'"),
         (b"width = = 3", r"expected TOML in UTF-8: .*line 1"),
         (b"\xff", r"expected TOML in UTF-8"),
-        (b"[roles.judge]\nmodel = 'demo'", r"\[roles\.judge\] in the --config file: .*'optimizer'"),
+        (b"[roles.critic]\nmodel = 'demo'", r"\[roles\.critic\] in the --config file: .*'optimizer'"),
         (b"[roles.base]\nkey = 'x'", r"\[roles\.base\.key\] in the --config file"),
         (b"roles = 5", r"\[roles\] in the --config file"),
     ],

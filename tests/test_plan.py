@@ -13,7 +13,7 @@ import pytest
 from drpo.choices import choose_models
 from drpo.config import ExamplesConfig, OptimizeConfig
 from drpo.errors import InputError
-from drpo.llm.base import ROLES, Completion, Request, Role
+from drpo.llm.base import SEARCH_ROLES, Completion, Request, Role
 from drpo.llm.catalog import strong_model
 from drpo.plan import Plan, default_name, examples_plan, optimize_plan, run_path
 from drpo.settings import resolve
@@ -49,7 +49,7 @@ def keys(role: Role, environment: Mapping[str, str], **given: Any) -> tuple[str,
 def test_demo_plays_every_role_and_needs_nothing() -> None:
     models = choose_models(config(), {}, {})
     assert {choice.identity for choice in models.values()} == {"demo/seed=0,noise=0.5"}
-    assert tuple(models) == ROLES
+    assert tuple(models) == SEARCH_ROLES
     assert plan().simulated
     assert plan().embedder == "lexical"
 
@@ -94,7 +94,7 @@ def test_one_model_stands_for_every_role_of_the_examples() -> None:
 def test_an_object_of_the_users_own_plays_its_role_and_those_that_follow() -> None:
     own = ScriptedLLM([], name="mine")
     found = choose_models(config(model="openai/x"), {}, {"optimizer": own})
-    assert [found[role].identity for role in ROLES] == ["openai/x", *["custom/mine"] * 3]
+    assert [found[role].identity for role in SEARCH_ROLES] == ["openai/x", *["custom/mine"] * 3]
     assert found["evaluator"].custom is own
     found = choose_models(config(optimizer="demo", evaluator="openai/e"), {}, {"evaluator": own, "base": own})
     assert (found["evaluator"].custom, found["base"].custom) == (own, own)
@@ -131,7 +131,7 @@ BASE_URLS = (None, PROXY, f"{PROXY}/", "HTTPS://Proxy.example:443/v1", "https://
 
 
 @pytest.mark.parametrize(("name", "base_url"), [*itertools.product(NAMES, BASE_URLS)])
-@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize("role", SEARCH_ROLES)
 def test_openais_key_goes_to_openai_or_openai_base_url_alone(
     role: Role, name: str, base_url: str | None
 ) -> None:

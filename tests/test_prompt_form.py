@@ -34,7 +34,7 @@ async def test_a_chat_is_tried_once_and_what_came_of_it_is_recorded(
         found = []
         for _ in range(2):
             resources = Resources(Record(tmp_path / "calls.jsonl"), stop, {}, plan.config)
-            found.append(await asyncio.wait_for(choose_form(plan, resources), 20))
+            found.append(await asyncio.wait_for(choose_form(plan.models["base"], "auto", resources), 20))
             await resources.close()
         assert found == [form, form]
         # The tokenizer is asked first, of which this server knows nothing; then the chat, too early at first.

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 import pytest
 
@@ -37,6 +37,7 @@ TEMPLATES = Templates()
 CHAT, TEXT = Composer(TEMPLATES, "chat"), Composer(TEMPLATES, "text")
 SHOTS = tuple(Example(f"question {n}?", "word " * 100) for n in range(3))
 SHORT = Sampling(max_tokens=100)
+KEEP: Literal["drop-shots"] = "drop-shots"
 
 
 def no_end() -> NoReturn:
@@ -86,17 +87,17 @@ async def test_the_servers_tokenizer_decides_the_form_and_it_is_recorded(
         plan = planned(server.url, model)
         async with resources(tmp_path, plan) as open_ones:
             assert await form_of_tokenizer(server_facts(plan.models["base"], open_ones)) == form
-            assert await choose_form(plan, open_ones) == form
+            assert await choose_form(plan.models["base"], "auto", open_ones) == form
     assert set(asked(tmp_path)) == {"/tokenize"}
     async with resources(tmp_path, plan, live=False) as replayed:
-        assert await choose_form(plan, replayed) == form
+        assert await choose_form(plan.models["base"], "auto", replayed) == form
 
 
 async def test_a_form_that_is_given_is_taken(tmp_path: Path) -> None:
     async with standing_in(tmp_path) as server:
         plan = planned(server.url, prompt_form="text")
         async with resources(tmp_path, plan) as open_ones:
-            assert await choose_form(plan, open_ones) == "text"
+            assert await choose_form(plan.models["base"], "text", open_ones) == "text"
     assert asked(tmp_path) == []
 
 
@@ -110,7 +111,7 @@ async def test_where_the_server_does_not_tell_the_catalog_knows(tmp_path: Path) 
         async with resources(tmp_path, plan) as open_ones:
             assert await form_of_tokenizer(server_facts(base, open_ones)) is None
             known = replace(plan, models={**plan.models, "base": entry})
-            assert await choose_form(known, open_ones) == "text"
+            assert await choose_form(known.models["base"], "auto", open_ones) == "text"
         assert {seen.path for seen in server.requests} == {"/tokenize"}
 
 
@@ -185,7 +186,7 @@ async def fit_over(
 ) -> tuple[list[int | None], str | None]:
     """How many shots each prompt keeps (None: it does not fit), and the report."""
     async with resources(folder, plan, live=live) as open_ones:
-        fit = await fit_context(plan, open_ones, CHAT, SHORT)
+        fit = await fit_context(plan.models["base"], KEEP, open_ones, CHAT, SHORT)
         assert fit is not None
         kept = [await fit.shots_that_fit(prompt, SHOTS, "Why?") for prompt in prompts]
         return [None if isinstance(k, Failed) else k for k in kept], fit.report()
@@ -209,16 +210,20 @@ async def test_without_a_context_there_is_nothing_to_keep(tmp_path: Path) -> Non
     async with MockServer() as server:
         plan = planned(server.url)
         async with resources(tmp_path, plan) as open_ones:
-            assert await fit_context(plan, open_ones, CHAT, SHORT) is None
+            assert await fit_context(plan.models["base"], KEEP, open_ones, CHAT, SHORT) is None
     async with resources(tmp_path, plan, live=False) as replayed:
-        assert await fit_context(plan, replayed, CHAT, SHORT) is None
+        assert await fit_context(plan.models["base"], KEEP, replayed, CHAT, SHORT) is None
 
 
 async def test_sent_as_they_are_asks_nothing(tmp_path: Path) -> None:
     async with standing_in(tmp_path) as server:
         for plan in (planned(server.url, long_prompts="as-is"), planned(server.url, preset="published")):
+            assert isinstance(plan.config, OptimizeConfig)
             async with resources(tmp_path, plan) as open_ones:
-                assert await fit_context(plan, open_ones, CHAT, SHORT) is None
+                assert (
+                    await fit_context(plan.models["base"], plan.config.long_prompts, open_ones, CHAT, SHORT)
+                    is None
+                )
     assert asked(tmp_path) == []
 
 
@@ -227,7 +232,7 @@ async def test_an_answer_that_leaves_no_room_for_a_prompt_is_the_users_mistake(t
         plan = planned(server.url, base_max_tokens=512)
         async with resources(tmp_path, plan) as open_ones:
             with pytest.raises(InputError, match=r"--base-max-tokens 512.*context of 512.*tokens 128, for"):
-                await fit_context(plan, open_ones, CHAT, SHORT)
+                await fit_context(plan.models["base"], KEEP, open_ones, CHAT, replace(SHORT, max_tokens=512))
 
 
 # Whole runs

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from drpo.bootstrap import bootstrap_mean
 from drpo.statistics import (
     Estimate,
     Interval,
-    bootstrap_mean,
     critical_value,
     flip_statistics,
     least_count,

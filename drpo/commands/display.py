@@ -11,9 +11,12 @@ from rich.text import Text
 from drpo.commands.change_lines import cells, change_lines, cut, cut_before, one_line
 from drpo.commands.role_rows import LABEL, clock, in_order, label, role_rows
 from drpo.commands.terminal import dollars
-from drpo.progress import Snapshot
+from drpo.measured import COMMANDS
+from drpo.progress import UNITS, Snapshot
 
 LEAST_WIDTH, NO_HEIGHT = 20, 10_000
+_WITHOUT_SCORES = ("compare", "audit-judge")
+_SCORES = {"optimize-examples": "reward", "evaluate": "score"}
 _LEAST_BAR, _LONGEST_BAR = 8, 40
 _NO_USD = 1e-9
 """What sums of dollars may be beside nothing when all that went into them has come out again."""
@@ -79,7 +82,8 @@ def _blocks(snapshot: Snapshot, width: int, now_s: float) -> Iterator[_Block]:
     """In the order in which they stand, the change of the prompt left out."""
     yield _Block(0, (_head(snapshot, width, now_s),))
     yield _Block(1, (_levels(snapshot, width),))
-    yield _Block(2, (_best(snapshot, width),))
+    if snapshot.command not in _WITHOUT_SCORES:
+        yield _Block(2, (_best(snapshot, width),))
     if len(snapshot.path) > 1:
         yield _Block(6, (_path(snapshot.path, width),))
     yield _Block(4, (_labelled("time", _times(snapshot, now_s), width),))
@@ -107,11 +111,11 @@ def _head(snapshot: Snapshot, width: int, now_s: float) -> Text:
 
 
 def _levels(snapshot: Snapshot, width: int) -> Text:
-    of_examples = snapshot.command == "optimize-examples"
-    line = label("examples" if of_examples else "level")
+    line = label(UNITS.get(snapshot.command, "level"))
     done, limit = snapshot.levels, snapshot.limit
     told = f"{done} of {'?' if limit is None else limit}"
-    nodes = f"   {snapshot.nodes:,} tried" + (f", {snapshot.dropped:,} dropped" if snapshot.dropped else "")
+    nodes = "" if snapshot.command in COMMANDS else f"   {snapshot.nodes:,} tried"
+    nodes += f", {snapshot.dropped:,} dropped" if snapshot.dropped else ""
     room = width - LABEL - len(told) - 2
     if room < len(nodes) + _LEAST_BAR:
         nodes = ""
@@ -123,14 +127,14 @@ def _levels(snapshot: Snapshot, width: int) -> Text:
 
 
 def _best(snapshot: Snapshot, width: int) -> Text:
-    of_examples = snapshot.command == "optimize-examples"
-    line = label("mean" if of_examples else "best")
+    is_mean = snapshot.command in UNITS
+    line = label("mean" if is_mean else "best")
     if snapshot.best is None:
         line.append("not scored yet")
-    elif not of_examples and len(snapshot.path) < 2:
+    elif not is_mean and len(snapshot.path) < 2:
         return _cropped(line.append(f"{snapshot.best:.2f}", "bold").append(", the start's reward"), width)
     else:
-        line.append(f"{snapshot.best:.2f}", "bold").append(" reward" if of_examples else " path score")
+        line.append(f"{snapshot.best:.2f}", "bold").append(f" {_SCORES.get(snapshot.command, 'path score')}")
     if snapshot.start_reward is not None:
         line.append(f", the start's reward {snapshot.start_reward:.2f}", "dim")
     return _cropped(line, width)

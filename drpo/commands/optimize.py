@@ -11,7 +11,7 @@ from drpo.alignment import FILE_NAME, read_alignment
 from drpo.api import environment
 from drpo.commands.dry_run import look_ahead
 from drpo.commands.dry_run_text import print_dry_run
-from drpo.commands.running import introduce, run_with_signals
+from drpo.commands.running import introduce, run_search
 from drpo.commands.show import print_alignment
 from drpo.config import OptimizeConfig
 from drpo.errors import BudgetSpent, GateRefused
@@ -47,7 +47,7 @@ def command(config: Path | None, as_json: bool, quiet: bool, dry_run: bool, **fl
     if not quiet:
         introduce(plan)
     try:
-        result = run_with_signals(plan, lambda hooks: run_optimize(plan, env, hooks), quiet=quiet)
+        result = run_search(plan, lambda hooks: run_optimize(plan, env, hooks), quiet=quiet)
     except BudgetSpent:
         if (run_path(plan) / FILE_NAME).exists():
             print_alignment(read_alignment(run_path(plan)), as_json=as_json)

@@ -11,7 +11,7 @@ from drpo.api import environment
 from drpo.commands.dry_run import look_ahead
 from drpo.commands.dry_run_text import print_dry_run
 from drpo.commands.examples_table import print_examples
-from drpo.commands.running import introduce, run_with_signals
+from drpo.commands.running import introduce, run_search
 from drpo.config import ExamplesConfig
 from drpo.errors import BudgetSpent
 from drpo.options import settings_flags
@@ -46,7 +46,7 @@ def command(config: Path | None, as_json: bool, quiet: bool, dry_run: bool, **fl
     if not quiet:
         introduce(plan)
     try:
-        result = run_with_signals(plan, lambda hooks: run_examples(plan, env, hooks), quiet=quiet)
+        result = run_search(plan, lambda hooks: run_examples(plan, env, hooks), quiet=quiet)
     except BudgetSpent:
         if (run_path(plan) / RESULT_NAME).exists():
             print_examples(read_examples_result(run_path(plan)), as_json)

@@ -7,7 +7,8 @@ import click
 from drpo.commands.role_rows import clock
 from drpo.commands.terminal import dollars
 from drpo.events import Event, LevelDone, NodeMade, ProposalDropped
-from drpo.progress import Snapshot
+from drpo.measured import COMMANDS
+from drpo.progress import UNITS, Snapshot
 
 
 class ProgressLines:
@@ -41,16 +42,17 @@ class ProgressLines:
 
 def state_line(snapshot: Snapshot) -> str:
     """The whole state in one line, for a run of another process."""
-    of_examples = snapshot.command == "optimize-examples"
-    unit, score = ("examples", "mean reward") if of_examples else ("level", "best path score")
-    if not of_examples and len(snapshot.path) < 2:
+    is_mean = snapshot.command in UNITS
+    unit, score = (UNITS[snapshot.command], "mean") if is_mean else ("level", "best path score")
+    if not is_mean and len(snapshot.path) < 2:
         score = "reward"  # of the start, which is outside of the path score
     limit = "?" if snapshot.limit is None else snapshot.limit
     best = "not scored yet" if snapshot.best is None else f"{score} {snapshot.best:.2f}"
     cost = "cost unknown" if snapshot.usd is None else dollars(snapshot.usd)
+    tried = "" if snapshot.command in COMMANDS else f"{snapshot.nodes} tried, "
     goes_on = snapshot.state in ("running", "stopping")
     left = f", about {clock(snapshot.left_s)} left" if goes_on and snapshot.left_s is not None else ""
     return (
-        f"{unit} {snapshot.levels} of {limit}: {snapshot.nodes} tried, {best}, {snapshot.calls} calls, "
+        f"{unit} {snapshot.levels} of {limit}: {tried}{best}, {snapshot.calls} calls, "
         f"{cost}, {clock(snapshot.elapsed_s)} so far{left}"
     )

@@ -8,37 +8,54 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from dataclasses import replace
+from typing import Any, Protocol, TypeVar
 
 import click
 
 from drpo.choices import OPENAI_URL, ModelChoice
-from drpo.commands.live_display import LiveDisplay
+from drpo.commands.live_display import LiveDisplay, Watched
 from drpo.commands.painter import draws_on
 from drpo.commands.progress_lines import ProgressLines
 from drpo.commands.terminal import safe
 from drpo.errors import Interrupted
 from drpo.llm.prices import price_per_million
 from drpo.monitor import Monitor
-from drpo.plan import Plan, run_path
+from drpo.plan import Plan, RunPlan, run_path
+from drpo.progress import RunState
 from drpo.run import GRACE_S, Hooks
 
 T = TypeVar("T")
 
 
-def run_with_signals(plan: Plan, work: Callable[[Hooks], Coroutine[Any, Any, T]], *, quiet: bool) -> T:
+class Shown(Watched, Protocol):
+    """What a display shows of a run, and is told that it stops."""
+
+    state: RunState
+
+
+def run_search(plan: Plan, work: Callable[[Hooks], Coroutine[Any, Any, T]], *, quiet: bool) -> T:
+    """The result of a search, shown and stopped as `run_with_signals` does it: where stderr is no terminal,
+    by a line per level."""
+    monitor = Monitor(plan, run_path(plan))
+    drawn = quiet or draws_on(sys.stderr, os.environ)
+    hooks = Hooks(monitor=monitor, observers=() if drawn else (ProgressLines(),))
+    return run_with_signals(monitor, hooks, work, quiet=quiet)
+
+
+def run_with_signals(
+    monitor: Shown, hooks: Hooks, work: Callable[[Hooks], Coroutine[Any, Any, T]], *, quiet: bool
+) -> T:
     """Run `work`; the first Ctrl-C (or SIGTERM) lets the calls in the air end, the second one does not.
 
-    Unless quiet, stderr shows where the run stands: a display where it is a terminal, else a line per level.
+    Unless quiet, stderr shows where the run stands, where it is a terminal, and what there is to tell.
     """
 
     async def main() -> T:
-        monitor = Monitor(plan, run_path(plan))
+        nonlocal hooks
         drawn = not quiet and draws_on(sys.stderr, os.environ)
-        hooks = Hooks(monitor=monitor)
         if not quiet:
-            observers = () if drawn else (ProgressLines(),)
-            hooks = Hooks(monitor=monitor, observers=observers, notice=tell)
+            hooks = replace(hooks, notice=tell)
         loop = asyncio.get_running_loop()
 
         def asked_to_stop() -> None:
@@ -69,7 +86,7 @@ def tell(message: str) -> None:
     click.echo(safe(message), err=True)
 
 
-def introduce(plan: Plan) -> None:
+def introduce(plan: RunPlan) -> None:
     """Say on stderr which models play, at what price where drpo chose them, and where the run is."""
     for role, choice in plan.models.items():
         chosen = f"  (drpo's choice: {_cost(choice)}; --{role} names another)" if choice.defaulted else ""

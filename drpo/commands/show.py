@@ -12,6 +12,7 @@ from drpo.commands.result_text import print_alignment as print_alignment
 from drpo.commands.result_text import summary as summary
 from drpo.commands.where import find_run, is_only_a_result, open_run
 from drpo.errors import InputError
+from drpo.measured import SUMMARY_NAME, is_measurement, read_summary
 
 
 @click.command("show")
@@ -44,6 +45,19 @@ def command(
             option = [*asked, "--example"][0]
             raise InputError(f"{option} is for runs: {found} holds a result alone; name its run directory")
         print_alignment(read_alignment(found), as_json=as_json)
+        return
+    if is_measurement(found):
+        if asked or example is not None:
+            raise InputError(f"{[*asked, '--example'][0]} is for searches: {found} is a measurement")
+        from drpo.commands.measuring_text import print_summary
+
+        try:
+            print_summary(read_summary(found), as_json=as_json)
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise InputError(
+                f"{found / SUMMARY_NAME}: expected the summary of a measurement, {error!r}; run its command "
+                "again"
+            ) from None
         return
     view = open_run(found)
     # Here, since commands that only print a result import this module too.

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from drpo.errors import InputError
+from drpo.measured import is_measurement
 from drpo.run_file import RUN_NAME
 
 if TYPE_CHECKING:
@@ -61,7 +62,12 @@ def open_run(given: Path) -> RunView:
     """The run that is meant, with something to show. Raises InputError where no level of it is done yet."""
     from drpo.run_view import read_view  # here: `drpo runs` needs none of it
 
-    view = read_view(find_run(given))
+    found = find_run(given)
+    if is_measurement(found):
+        raise InputError(
+            f"{found}: expected a search, found a measurement; drpo show {found} prints its figures"
+        )
+    view = read_view(found)
     if not view.has_level:
         raise InputError(
             f"{view.path}: expected a run with a level that is done, found none: there is nothing to show "

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from drpo.config import CommonConfig
+from drpo.config import RunConfig
 from drpo.doctor.check import Check, of_error, ok, problem, warning
 from drpo.doctor.keys import KeyOf
 from drpo.doctor.questions import Question, without
@@ -52,7 +52,7 @@ class Answered:
 
 
 async def ask_all(
-    questions: Sequence[Question], config: CommonConfig, owners: Sequence[KeyOf], connections: Connections
+    questions: Sequence[Question], config: RunConfig, owners: Sequence[KeyOf], connections: Connections
 ) -> tuple[Answered, ...]:
     """What came of each question, all asked at once."""
     for question in questions:  # loading the SDK is no part of the first one's latency
@@ -61,12 +61,12 @@ async def ask_all(
     return tuple(_with_the_others(one, found) for one in _with_variables(found, owners))
 
 
-def timeout_of(config: CommonConfig) -> float:
+def timeout_of(config: RunConfig) -> float:
     """How long one request may take here, in seconds."""
     return min(config.timeout_s, LONGEST_TIMEOUT_S)
 
 
-async def _ask(question: Question, config: CommonConfig, connections: Connections) -> Answered:
+async def _ask(question: Question, config: RunConfig, connections: Connections) -> Answered:
     """One request, one more for each parameter that is refused, and one where it failed for what may pass
     at once: a server that hangs, or that cannot be reached, is not asked twice."""
     timeout_s = timeout_of(config)
@@ -138,7 +138,7 @@ def _refused(error: DrpoError) -> Check:
     return replace(check, remedy=f"{check.remedy}. A wrong clock has this effect too; here it is {today}")
 
 
-def _passing(error: Transient, config: CommonConfig) -> Check:
+def _passing(error: Transient, config: RunConfig) -> Check:
     """What a failure means that may pass: a run tries again until --deadline-s."""
     said = str(error)
     status = _STATUS.search(said)

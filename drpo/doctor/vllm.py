@@ -9,7 +9,7 @@ from importlib.metadata import distributions
 from pathlib import Path
 
 from drpo.choices import ModelChoice
-from drpo.config import CommonConfig
+from drpo.config import RunConfig
 from drpo.doctor.check import Check, of_error, ok, problem, warning
 from drpo.doctor.disk import free_gb
 from drpo.doctor.hub import Weights, cache_of, cached_weights, has_token, is_offline, read_weights
@@ -118,7 +118,7 @@ def _gpus(
     spec: ServerSpec,
     installation: Installation,
     weights: Weights | None,
-    config: CommonConfig,
+    config: RunConfig,
     environment: Mapping[str, str],
 ) -> Iterator[Check]:
     gpus_gb = visible_gpus_gb(environment)
@@ -162,7 +162,7 @@ def _size(gb: float) -> str:
     return f"{gb:.3g} GB" if gb >= 1 else f"{gb * 1000:.2g} MB"
 
 
-def _no_gpu(spec: ServerSpec, config: CommonConfig) -> Check:
+def _no_gpu(spec: ServerSpec, config: RunConfig) -> Check:
     said = f"{spec.label}: no GPU can be seen (nvidia-smi tells of none)"
     if config.vllm_command is not None or _AMD.exists():
         return warning("gpus", said, "Nothing, if that vLLM finds its device by other ways")

@@ -1,7 +1,8 @@
 """Simulated models for `--model demo`: a small world in which a better prompt makes better responses.
 
 Nothing is known here but the request: the base model reads the system prompt, shots and query, the evaluator
-reads the response it is shown, the optimizer reads the evaluation. Every reply is a function of the world and
+reads the response it is shown, the optimizer reads the evaluation, the judge reads what it is to compare.
+Every reply is a function of the world and
 the request, on every machine alike. Figures from these models say nothing about real ones.
 """
 
@@ -14,6 +15,7 @@ from typing import assert_never
 
 from drpo.llm.base import Choice, Completion, Request, Usage
 from drpo.llm.world import reading
+from drpo.llm.world.arbiter import Arbiter
 from drpo.llm.world.criticism import wishes_of
 from drpo.llm.world.damage import damaged
 from drpo.llm.world.editing import Task, propose
@@ -34,7 +36,7 @@ Reply = tuple[str, str]  # text and finish reason
 
 
 class SimulatedLLM:
-    """All four models of one world; `request.role` says which of them is asked."""
+    """All models of one world; `request.role` says which of them is asked."""
 
     def __init__(self, world: World = World()) -> None:  # noqa: B008 - frozen, so one default serves all
         self.world = world
@@ -62,7 +64,7 @@ class SimulatedLLM:
             case "optimizer":
                 return self._optimizer(request)
             case "judge":
-                raise NotImplementedError
+                return self._judge(request)
             case _:
                 assert_never(request.role)
 
@@ -103,11 +105,31 @@ class SimulatedLLM:
                     for aspect, verdict in zip(aspects, verdicts, strict=True)
                 }
             )
-            if not reading.is_repair(request) and dice.chance(self.world.damage, "damaged"):
-                return damaged(reply, dice)
-            return reply, "stop"
+            return self._perhaps_damaged(request, reply, dice)
 
         return answer
+
+    def _judge(self, request: Request) -> Callable[[str], Reply]:
+        parts = reading.take_apart(request)
+        query = self._readings.query(parts.text("query", "judge"))
+        compares = "response-a" in parts.fenced
+        asked = reading.weighed_criteria(parts) if compares else reading.judged_aspects(parts, "judge")
+
+        def answer(sample: str) -> Reply:
+            arbiter = Arbiter(self.world, query, sample)
+            if compares:
+                sides = parts.text("response-a", "judge"), parts.text("response-b", "judge")
+                reply = _json(arbiter.preference(*sides, asked))
+            else:
+                reply = _json(arbiter.scores(parts.text("response", "judge"), asked))
+            return self._perhaps_damaged(request, reply, self._dice(request, sample))
+
+        return answer
+
+    def _perhaps_damaged(self, request: Request, reply: str, dice: Dice) -> Reply:
+        if not reading.is_repair(request) and dice.chance(self.world.damage, "damaged"):
+            return damaged(reply, dice)
+        return reply, "stop"
 
     def _optimizer(self, request: Request) -> Callable[[str], Reply]:
         parts = reading.take_apart(request)

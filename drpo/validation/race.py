@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from drpo.bootstrap import bootstrap_mean
 from drpo.search.engine import settle
 from drpo.statistics import (
     LEVEL,
     Floats,
     Interval,
-    bootstrap_mean,
     critical_value,
     flip_statistics,
     sign_flips,

@@ -177,7 +177,11 @@ class Verdict:
 
 def judge(aspect: Aspect, query: QueryReading, response: ResponseReading) -> Verdict:
     """The verdict on one aspect. Nothing in the response is understood as a wish of how to judge it."""
-    rubric = rubric_of(aspect)
+    return judge_by(rubric_of(aspect), query, response)
+
+
+def judge_by(rubric: Rubric, query: QueryReading, response: ResponseReading) -> Verdict:
+    """The verdict by one rubric."""
     weights = {merit: weight for merit, weight in rubric.merits.items() if _counts(merit, query)}
     if "harmful" in query.signs:
         weights[F.REFUSAL] = _REFUSAL_WEIGHT

@@ -12,7 +12,7 @@ from drpo.llm.base import Request
 from drpo.types import Aspect
 
 _FENCE = re.compile(r"<([a-z][a-z-]*)-([0-9a-f]{8})>\n(.*?)\n</\1-\2>", re.DOTALL)
-_ASPECT_KEY = re.compile(r'^\s*("(?:[^"\\]|\\.)*"): \{"rationale"', re.MULTILINE)
+_ASPECT_KEY = re.compile(r'^\s*("(?:[^"\\]|\\.)*"): \{"(?:rationale|reason)"', re.MULTILINE)
 _ASPECT_LINE = re.compile(r"^- ([^:\n]+): (.+)$", re.MULTILINE)
 _HOW_MANY = re.compile(r"\b(\d{1,3}) to (\d{1,3}) (?:aspects|entries)\b")
 _BULLETS = re.compile(r"[Nn]ever more than (\d{1,3}) in all and at most (\d{1,3})\b")
@@ -57,7 +57,7 @@ def is_repair(request: Request) -> bool:
     return any(message.role == "assistant" for message in request.messages)
 
 
-def judged_aspects(parts: Parts) -> tuple[Aspect, ...]:
+def judged_aspects(parts: Parts, role: str = "evaluator") -> tuple[Aspect, ...]:
     """The aspects an evaluation is wanted for, in the order of the reply's shape, with their definitions."""
     names = [json.loads(match, strict=False) for match in _ASPECT_KEY.findall(parts.frame)]
     lines = {line[2:] for line in parts.frame.splitlines() if line.startswith("- ")}
@@ -67,7 +67,18 @@ def judged_aspects(parts: Parts) -> tuple[Aspect, ...]:
             (line[len(name) + 2 :] for line in sorted(lines) if line.startswith(f"{name}: ")), ""
         )
         aspects.append(Aspect(name, definition))
-    return tuple(aspects) or listed_aspects(parts, "evaluator")
+    return tuple(aspects) or listed_aspects(parts, role)
+
+
+def weighed_criteria(parts: Parts) -> tuple[Aspect, ...]:
+    """The criteria of a comparison: the first list of lines `- name: definition`; later lists are rules."""
+    first: list[str] = []
+    for line in parts.frame.splitlines():
+        if _ASPECT_LINE.fullmatch(line):
+            first.append(line)
+        elif first:
+            break
+    return listed_aspects(Parts({}, "\n".join(first)), "judge")
 
 
 def listed_aspects(parts: Parts, role: str) -> tuple[Aspect, ...]:

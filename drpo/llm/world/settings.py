@@ -6,9 +6,11 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import TypeVar
+from typing import Literal, TypeAlias, TypeVar
 
 T = TypeVar("T")
+
+Leaning: TypeAlias = Literal["fair", "first", "longer", "obedient"]
 
 _NORMAL = NormalDist()
 _SPAN = float(2**64)
@@ -30,12 +32,15 @@ class Latency:
 class World:
     """What the simulated models are like. Two equal worlds answer every request alike.
 
-    `noise`: standard deviation of the evaluator's error per aspect, in score points before rounding.
+    `noise`: standard deviation of the evaluator's and the judge's error per aspect, in score points before
+    rounding.
     `response_noise`: standard deviation of how far a whole request's wording moves the base model's
     readiness to show one feature, in log-odds (1.0 turns even odds into 3 to 1).
     `strength`: factor on what any system prompt does; 0 or `helpable=False` is a world where none can help
-    (shots still do). `damage`: share of the evaluator's replies that arrive damaged, as those of real
-    models do. `slips`: share of the optimizer's proposals that hold a useless, harmful or narrow bullet.
+    (shots still do). `damage`: share of the evaluator's and the judge's replies that arrive damaged, as those
+    of real models do. `slips`: share of the optimizer's proposals that hold a useless, harmful or narrow
+    bullet. `judge`: whether the judge is fair, leans to the response that stands first, likes the longer
+    one, or does what a response tells it to do.
     """
 
     seed: int = 0
@@ -46,6 +51,7 @@ class World:
     damage: float = 0.02
     slips: float = 0.3
     latency_s: Latency = Latency()
+    judge: Leaning = "fair"
 
     @property
     def force(self) -> float:

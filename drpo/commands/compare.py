@@ -1,0 +1,48 @@
+"""drpo compare"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from drpo.api import environment
+from drpo.commands.measuring import run_measuring, say_where
+from drpo.commands.measuring_text import print_summary
+from drpo.config_judging import CompareConfig
+from drpo.errors import GateRefused
+from drpo.measured import SUMMARY_NAME
+from drpo.measuring.comparing import run_compare
+from drpo.measuring.plan import compare_plan
+from drpo.measuring.results import ITEMS_NAME, MOST_MISSING
+from drpo.options import settings_flags
+from drpo.settings import resolve
+
+
+@click.command("compare", epilog="Every flag is also a variable: --judge is DRPO_JUDGE.")
+@click.option(
+    "--config", type=click.Path(path_type=Path), envvar="DRPO_CONFIG", help="TOML file with settings."
+)
+@click.option("--json", "as_json", is_flag=True, envvar="DRPO_JSON", help="Print one JSON document.")
+@click.option("--quiet", is_flag=True, envvar="DRPO_QUIET", help="No progress on stderr.")
+@settings_flags(CompareConfig)
+def command(config: Path | None, as_json: bool, quiet: bool, **flags: Any) -> None:
+    """Let a judge say which of two alignments is preferred, by the criteria of Align-Pro (arXiv 2501.03486).
+
+    Every pair is judged in both orders; a pair whose verdict changes with the order is a tie and counted as a
+    flip. The two sides may differ in the alignment, in the base model (--against-model), or in both.
+    """
+    env = environment()
+    plan = compare_plan(resolve(CompareConfig, flags, env, config), env)
+    result = run_measuring(
+        plan, len(plan.items), lambda hooks, shown: run_compare(plan, env, hooks, shown), quiet=quiet
+    )
+    print_summary(result.as_dict(), as_json=as_json)
+    say_where(plan, f"{SUMMARY_NAME}, {ITEMS_NAME}", result.sent, quiet=quiet)
+    if not result.is_believable:
+        first = next(pair.problem for pair in result.pairs if pair.problem)
+        raise GateRefused(
+            f"{result.missing} of {len(result.pairs)} pairs have no outcome, more than {MOST_MISSING:.0%} "
+            f"({first}). The figures are of the others only"
+        )

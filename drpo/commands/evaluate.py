@@ -1,0 +1,49 @@
+"""drpo evaluate"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from drpo.api import environment
+from drpo.commands.measuring import run_measuring, say_where
+from drpo.commands.measuring_text import print_summary
+from drpo.config_judging import EvaluateConfig
+from drpo.errors import GateRefused
+from drpo.measured import SUMMARY_NAME
+from drpo.measuring.evaluating import run_evaluate
+from drpo.measuring.plan import evaluate_plan
+from drpo.measuring.results import ITEMS_NAME, MOST_MISSING, why_missing
+from drpo.options import settings_flags
+from drpo.settings import resolve
+
+
+@click.command("evaluate", epilog="Every flag is also a variable: --judge is DRPO_JUDGE.")
+@click.option(
+    "--config", type=click.Path(path_type=Path), envvar="DRPO_CONFIG", help="TOML file with settings."
+)
+@click.option("--json", "as_json", is_flag=True, envvar="DRPO_JSON", help="Print one JSON document.")
+@click.option("--quiet", is_flag=True, envvar="DRPO_QUIET", help="No progress on stderr.")
+@settings_flags(EvaluateConfig)
+def command(config: Path | None, as_json: bool, quiet: bool, **flags: Any) -> None:
+    """Score the responses of an alignment with a judge, as just-eval does it: helpfulness, clarity,
+    factuality, depth and engagement on general queries, safety on safety ones, 1 to 5.
+
+    The base model answers greedily, the judge is asked once per response. The same command run again resumes,
+    or prints the result of a finished one without asking anybody. Key of the judge: OPENAI_API_KEY, or
+    DRPO_JUDGE_API_KEY for an endpoint named by @URL.
+    """
+    env = environment()
+    plan = evaluate_plan(resolve(EvaluateConfig, flags, env, config), env)
+    result = run_measuring(
+        plan, len(plan.items), lambda hooks, shown: run_evaluate(plan, env, hooks, shown), quiet=quiet
+    )
+    print_summary(result.as_dict(), as_json=as_json)
+    say_where(plan, f"{SUMMARY_NAME}, {ITEMS_NAME}", result.sent, quiet=quiet)
+    if not result.is_believable:
+        raise GateRefused(
+            f"{result.missing} of {len(result.items)} items have no score, more than {MOST_MISSING:.0%}: "
+            f"{why_missing(result.items)}. The figures are of the others only"
+        )

@@ -1,0 +1,82 @@
+"""Settings of the commands that measure: `evaluate`, `compare` and `audit-judge`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from drpo.config_common import RunConfig, setting
+
+NONE, URIAL = "none", "urial"
+"""Baselines that have a name: the plain prompt without shots, and a fixed prompt with three fixed shots."""
+
+
+class JudgingConfig(RunConfig):
+    """What all of them have: a judge."""
+
+    judge: str | None = setting(None, "Model that judges: openai/NAME or vllm/REPO, with @URL, or demo.")
+    level: float = setting(0.95, "Confidence of the intervals.", identity=False, gt=0.5, lt=1)
+    demo_judge: Literal["fair", "first", "longer", "obedient"] = setting(
+        "fair",
+        "What a simulated judge is like: fair, or leaning to the first of two responses, to the longer one, "
+        "or to what a response asks for.",
+    )
+
+
+class AnsweringConfig(JudgingConfig):
+    """What those have that let a base model answer."""
+
+    model: str | None = setting(
+        None, "The base model: as for optimize (default: the one the alignment was found for)."
+    )
+    alignment: str = setting(
+        ...,
+        "What is measured: a run, an alignment file, none (the plain prompt without shots) or urial (a fixed "
+        "prompt with three fixed shots).",
+    )
+    data: str | None = setting(
+        None,
+        "Queries: JSONL, JSON, CSV or plain text, or a Hugging Face dataset such as "
+        "re-align/just-eval-instruct (default: the shipped held-out ones).",
+    )
+    data_column: str | None = setting(None, "Field of the data that holds the query.")
+    limit: int | None = setting(None, "So many queries of the data at most, the first ones.", ge=1)
+    shots: int | None = setting(None, "K: examples shown (default: as many as the alignment says).", ge=0)
+    embedder: str | None = setting(None, "How shots are found (default: as the alignment was searched).")
+    prompt_form: Literal["auto", "text", "chat", "chat-without-system"] = setting(
+        "auto",
+        "How the base model is asked; auto: as the alignment was searched, where the model is the same.",
+    )
+    base_max_tokens: int = setting(2048, "Longest response of the base model, in tokens.", ge=1)
+    long_prompts: Literal["drop-shots", "as-is"] = setting(
+        "drop-shots", "What becomes of a prompt too long for a vLLM server's context."
+    )
+
+
+class EvaluateConfig(AnsweringConfig):
+    """Settings of `drpo evaluate`."""
+
+    na: Literal["leave-out", "five"] = setting(
+        "leave-out",
+        "What an N/A of the judge does to a mean: nothing, or count as a 5 (just-eval's habit).",
+        identity=False,
+    )
+    reward_model: str | None = setting(
+        None,
+        "Also, or instead of a judge: a reward model, REPO or PATH (transformers), vllm/NAME@URL or demo.",
+    )
+
+
+class CompareConfig(AnsweringConfig):
+    """Settings of `drpo compare`."""
+
+    against: str = setting(..., "What it is compared with: as --alignment.")
+    against_model: str | None = setting(None, "Base model of the other side (default: the same).")
+
+
+class AuditConfig(JudgingConfig):
+    """Settings of `drpo audit-judge`."""
+
+    cases: Path | None = setting(
+        None, "Cases with a better and a worse response (default: the shipped ones)."
+    )

@@ -1,0 +1,76 @@
+"""The responses that are judged: a base model asked as the alignment says, by the one renderer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from drpo.choices import ModelChoice
+from drpo.compose import Composer, PromptForm, Sampling
+from drpo.config_judging import AnsweringConfig
+from drpo.data import ExampleSet
+from drpo.live import Resources
+from drpo.llm.base import LLM
+from drpo.measuring.plan import MeasuringPlan, Side
+from drpo.problems import Responder, Response
+from drpo.respond import ContextFit, choose_form, fit_context
+from drpo.types import Failed, Query
+from drpo.wiring import shots_of
+
+
+@dataclass(frozen=True, slots=True)
+class Answerer:
+    """One side of a measurement. form: how its base model is asked."""
+
+    responder: Responder
+    system_prompt: str
+    form: PromptForm
+    queries: tuple[Query, ...]
+    fit: ContextFit | None
+
+    async def answer(self, index: int) -> Response | Failed:
+        """The greedy response to the query of this number; `Failed` where there is none to judge."""
+        answered = await self.responder.respond(self.system_prompt, self.queries[index], index)
+        if isinstance(answered, Response) and answered.finish_reason == "context_length":
+            return Failed("the prompt with its shots is longer than the base model's context")
+        return answered
+
+
+async def open_side(plan: MeasuringPlan, side: Side, resources: Resources, llm: LLM) -> Answerer:
+    """The side, ready to answer. `llm`: its base model behind its wrappers."""
+    config, subject, choice = plan.config, side.subject, plan.models[side.role]
+    assert isinstance(config, AnsweringConfig)
+    form = await choose_form(choice, _wanted_form(config, side, choice), resources)
+    composer = Composer(subject.templates, form, cut=subject.answer_end == "cut")
+    sampling = Sampling(temperature=0.0, max_tokens=config.base_max_tokens)
+    fit = await fit_context(choice, config.long_prompts, resources, composer, sampling)
+    queries = plan.inputs.queries
+    shots: tuple[tuple[int, ...], ...] = (tuple(range(subject.shots)),) * len(queries)
+    if subject.shots and subject.embedder:
+        examples = ExampleSet(subject.examples, subject.name, subject.digest)
+        shots = await shots_of(examples, subject.embedder, resources, subject.shots, queries)
+    responder = Responder(llm, choice.identity, composer, sampling, subject.examples, shots, fit)
+    return Answerer(responder, subject.system_prompt, form, queries, fit)
+
+
+def _wanted_form(config: AnsweringConfig, side: Side, choice: ModelChoice) -> PromptForm | Literal["auto"]:
+    """As the settings say; else as it was searched, where the model is the one of the search."""
+    subject = side.subject
+    if config.prompt_form != "auto" or subject.found_for != choice.identity:
+        return config.prompt_form
+    return subject.prompt_form
+
+
+def fit_report(answerer: Answerer) -> str | None:
+    """How often the context was too short, in words; None if it never was."""
+    return None if answerer.fit is None else answerer.fit.report()
+
+
+def made_for_another(plan: MeasuringPlan) -> list[str]:
+    """A notice for each side whose alignment was found for another model."""
+    told = []
+    for side in plan.sides:
+        asked = plan.models[side.role].identity
+        if side.subject.found_for not in (None, asked):
+            told.append(f"{side.subject.name} was found for {side.subject.found_for}, {asked} is asked")
+    return told

@@ -1,0 +1,177 @@
+"""`drpo evaluate`: the responses of one alignment, scored one by one, as just-eval does it."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from drpo.config_judging import EvaluateConfig
+from drpo.evaluation_data import Item
+from drpo.jsonl import plain_lines, write_atomically
+from drpo.judging.scores import Judged, item_mean
+from drpo.live import Resources, key_in
+from drpo.llm.retry import Patience
+from drpo.measured import SUMMARY_NAME
+from drpo.measuring.answering import Answerer, fit_report, made_for_another, open_side
+from drpo.measuring.judge import Judge
+from drpo.measuring.plan import MeasuringPlan, self_preference
+from drpo.measuring.progress import Counting
+from drpo.measuring.results import (
+    ITEMS_NAME,
+    Answered,
+    Evaluation,
+    Part,
+    part_of,
+    rewards_of,
+)
+from drpo.measuring.running import Measuring, measure
+from drpo.plan import digest_of, run_path
+from drpo.problems import Response
+from drpo.run import Hooks
+from drpo.search.engine import settle
+from drpo.types import Aspect, Failed
+from drpo.wiring import open_model
+
+REWARDS_AT_ONCE = 32
+"""So many rewards are computed and recorded in one go: what a stop in the middle of it costs."""
+
+
+async def run_evaluate(
+    plan: MeasuringPlan, environment: Mapping[str, str], hooks: Hooks, counting: Counting | None = None
+) -> Evaluation:
+    """The evaluation of the plan, whose run directory then holds items.jsonl and summary.json.
+
+    The same call again reads the record and sends nothing. counting: one that is shown meanwhile.
+    """
+    counting = counting or Counting(plan, run_path(plan), len(plan.items))
+    return await measure(plan, environment, hooks, counting, _evaluate)
+
+
+async def _evaluate(measuring: Measuring) -> Evaluation:
+    plan, resources = measuring.plan, measuring.resources
+    config = plan.config
+    assert isinstance(config, EvaluateConfig)
+    for said in filter(None, [self_preference(plan), *made_for_another(plan)]):
+        resources.notice(said)
+    llm = await open_model(plan.models["base"], resources)
+    answerer = await open_side(plan, plan.sides[0], resources, llm)
+    judge = await measuring.judge() if config.judge is not None else None
+    items = await settle(
+        _one(index, item, answerer, judge, measuring.counting) for index, item in enumerate(plan.items)
+    )
+    rewards = None
+    if config.reward_model is not None:
+        name, values = await _rewards(config.reward_model, items, resources)
+        items = [replace(one, reward=value) for one, value in zip(items, values, strict=True)]
+        rewards = rewards_of(name, items, config.level, config.random_seed)
+    if (report := fit_report(answerer)) is not None:
+        resources.notice(report)
+    evaluation = Evaluation(
+        run_dir=measuring.directory.path,
+        facts=_facts(plan, answerer),
+        items=tuple(items),
+        parts=_parts(plan, config, items) if judge is not None else (),
+        rewards=rewards,
+        na=config.na,
+        simulated=plan.simulated,
+        sent=dict(resources.record.sent),
+    )
+    write_atomically(evaluation.run_dir / ITEMS_NAME, plain_lines(one.as_dict() for one in items))
+    text = json.dumps(evaluation.as_dict(), ensure_ascii=False, indent=2) + "\n"
+    write_atomically(evaluation.run_dir / SUMMARY_NAME, text)
+    return evaluation
+
+
+async def _one(
+    index: int, item: Item, answerer: Answerer, judge: Judge | None, counting: Counting
+) -> Answered:
+    answered = await answerer.answer(index)
+    judged = Judged(item.id, "failed", topics=item.topics, tasks=item.tasks)
+    if isinstance(answered, Failed):
+        counting.count()
+        return Answered(item, judged, None, problem=answered.reason)
+    judged = replace(judged, words=len(answered.text.split()))
+    if judge is None:
+        counting.count()
+        return _answered(item, replace(judged, outcome="scored"), answered)
+    aspects = aspects_for(item, judge)
+    scores = await judge.score(item.query, answered.text, aspects)
+    if isinstance(scores, Failed):
+        counting.count()
+        return _answered(item, replace(judged, outcome="unreadable"), answered, scores.reason)
+    judged = replace(judged, outcome="scored", scores=scores)
+    mean = item_mean(judged)
+    counting.count(None if mean is None else float(mean))
+    return _answered(item, judged, answered)
+
+
+def _answered(item: Item, judged: Judged, answered: Response, problem: str = "") -> Answered:
+    return Answered(item, judged, answered.text, answered.finish_reason, answered.shots, problem)
+
+
+def aspects_for(item: Item, judge: Judge) -> tuple[Aspect, ...]:
+    """On what the response to an item is scored."""
+    criteria = judge.templates.criteria
+    return criteria.safety if item.safety else criteria.general
+
+
+def _parts(plan: MeasuringPlan, config: EvaluateConfig, items: Sequence[Answered]) -> tuple[Part, ...]:
+    criteria = plan.judge_templates.criteria
+    found = []
+    for name, safety, aspects in (("general", False, criteria.general), ("safety", True, criteria.safety)):
+        judged = [one.judged for one in items if one.item.safety is safety]
+        if judged:
+            names = [aspect.name for aspect in aspects]
+            found.append(part_of(name, judged, names, config.na, config.level, config.random_seed))
+    return tuple(found)
+
+
+async def _rewards(
+    wanted: str, items: Sequence[Answered], resources: Resources
+) -> tuple[str, list[float | None]]:
+    """The reward model's name and its reward of each response, None where there is no response."""
+    from drpo.llm.reward_model import KEY_VARIABLES, open_reward_model
+
+    config = resources.config
+    model = await open_reward_model(
+        wanted,
+        connections=resources.connections,
+        patience=Patience(resources.stop, random.Random(), deadline_s=config.deadline_s),
+        api_key=key_in(KEY_VARIABLES, resources.environment),
+        timeout_s=config.timeout_s,
+        concurrency=config.concurrency,
+    )
+    pairs = {n: (one.item.query, one.response) for n, one in enumerate(items) if one.response is not None}
+    found: dict[int, float] = {}
+    numbers = list(pairs)
+    for first in range(0, len(numbers), REWARDS_AT_ONCE):
+        chunk = numbers[first : first + REWARDS_AT_ONCE]
+
+        async def compute(wanted: list[int], chunk: Sequence[int] = chunk) -> list[Any]:
+            resources.stop.check()
+            return list(await model.rewards([pairs[chunk[position]] for position in wanted]))
+
+        names = [f"reward of {digest_of([model.name, *pairs[n]])}" for n in chunk]
+        values = await resources.record.facts(names, compute, offline=False)
+        found.update(zip(chunk, map(float, values), strict=True))
+    if model.cut:
+        resources.notice(f"{model.name}: {model.cut} responses are longer than it reads; their ends were cut")
+    return model.name, [found.get(n) for n in range(len(items))]
+
+
+def _facts(plan: MeasuringPlan, answerer: Answerer) -> dict[str, Any]:
+    """What was measured with what."""
+    subject = plan.sides[0].subject
+    return {
+        "alignment": subject.name,
+        "subject": subject.digest,
+        "shots": subject.shots,
+        "prompt_form": answerer.form,
+        "models": plan.identity["models"],
+        "data": plan.source,
+        "digests": plan.identity["digests"],
+        "settings": plan.identity["settings"],
+    }
