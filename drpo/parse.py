@@ -49,15 +49,15 @@ def read_evaluation(
     if isinstance(found, Unreadable):
         return found
     if not (found.complete or (names == "asked" and found.end == "unclosed")):
-        return _cut_off(found)
-    wanted = {_folded(aspect.name) for aspect in asked} if names == "asked" else set()
-    entries = _entries(found.value, wanted)
+        return cut_off(found)
+    wanted = {folded_name(aspect.name) for aspect in asked} if names == "asked" else set()
+    entries = entries_of(found.value, wanted)
     if isinstance(entries, Unreadable):
         return entries
-    scores = _returned_scores(entries) if names == "returned" else _asked_scores(entries, asked)
+    scores = _returned_scores(entries) if names == "returned" else asked_scores(entries, asked)
     if isinstance(scores, Unreadable):
         return scores
-    if found.end == "closed" and not _scores_stand(entries, scores, found.text):
+    if found.end == "closed" and not scores_stand(entries, scores, found.text):
         return Unreadable("the reply's JSON is broken where the scores are; they cannot be told for certain")
     if all(score.score is None for score in scores):
         return Unreadable("no aspect was scored; at least one needs a whole number from 1 to 5")
@@ -72,19 +72,19 @@ def read_selection(
     if isinstance(found, Unreadable):
         return found
     if not (found.complete or found.end == "unclosed"):
-        return _cut_off(found)
+        return cut_off(found)
     value = _last_object(found)
     selection = value.get("aspects_selection", value)
     selected = selection.get("selected_aspects") if isinstance(selection, dict) else None
     if not isinstance(selected, list):
         return Unreadable('the reply has no list "selected_aspects" inside "aspects_selection"')
-    by_name = {_folded(aspect.name): aspect for aspect in known}
+    by_name = {folded_name(aspect.name): aspect for aspect in known}
     chosen: dict[str, Aspect] = {}
     for item in selected:
         aspect = _selected_aspect(item, by_name)
         if isinstance(aspect, Unreadable):
             return aspect
-        chosen.setdefault(_folded(aspect.name), aspect)
+        chosen.setdefault(folded_name(aspect.name), aspect)
     if not fewest <= len(chosen) <= most:
         wanted = f"{fewest} to {most}" if fewest != most else str(most)
         return Unreadable(f'"selected_aspects" names {len(chosen)} different aspects; {wanted} were expected')
@@ -105,7 +105,7 @@ def read_rewrite(text: str, field: str) -> str | Unreadable:
     if isinstance(found, Unreadable):
         return found
     if not found.complete:
-        return _cut_off(found)
+        return cut_off(found)
     value = _last_object(found)
     rewrite = value.get(field)
     if not isinstance(rewrite, str) or not rewrite.replace("\\n", "\n").strip():
@@ -120,11 +120,11 @@ def read_rewrite(text: str, field: str) -> str | Unreadable:
     return rewrite.replace("\\n", "\n")
 
 
-def _entries(value: Any, wanted: set[str]) -> list[_Entry] | Unreadable:
+def entries_of(value: Any, wanted: set[str]) -> list[_Entry] | Unreadable:
     """(name, score or entry) as written, repeated keys repeated, a wrapper taken off."""
     if isinstance(value, dict) and len(value) == 1 and not isinstance(value, Repeating):
         ((name, inner),) = value.items()
-        if _folded(name) not in wanted and _wraps(inner):
+        if folded_name(name) not in wanted and _wraps(inner):
             value = inner
     if isinstance(value, dict):
         return list(value.pairs if isinstance(value, Repeating) else value.items())
@@ -149,11 +149,12 @@ def _wraps(inner: Any) -> bool:
     return any(_is_entry(item) or not isinstance(read_score(item), Unreadable) for item in inner.values())
 
 
-def _asked_scores(entries: list[_Entry], asked: Sequence[Aspect]) -> list[AspectScore] | Unreadable:
-    spelled = {_folded(aspect.name): aspect.name for aspect in asked}
+def asked_scores(entries: list[_Entry], asked: Sequence[Aspect]) -> list[AspectScore] | Unreadable:
+    """Exactly the scores of the aspects asked, in their order and spelling."""
+    spelled = {folded_name(aspect.name): aspect.name for aspect in asked}
     read: dict[str, AspectScore] = {}
     for name, entry in entries:
-        folded = _folded(name)
+        folded = folded_name(name)
         if folded not in spelled:
             if _is_entry(entry):
                 return Unreadable(f"aspect {shortened(name)} was scored, but not asked for")
@@ -176,19 +177,19 @@ def _returned_scores(entries: list[_Entry]) -> list[AspectScore] | Unreadable:
         score = _aspect_score(_writable(name), entry)
         if isinstance(score, Unreadable):
             return score
-        earlier = read.get(_folded(name))
+        earlier = read.get(folded_name(name))
         if earlier is not None and earlier.score != score.score:
             return Unreadable(f"aspect {shortened(name)} has two different scores")
-        read[_folded(name)] = score
+        read[folded_name(name)] = score
     return list(read.values())
 
 
-def _scores_stand(entries: list[_Entry], scores: list[AspectScore], text: str) -> bool:
+def scores_stand(entries: list[_Entry], scores: list[AspectScore], text: str) -> bool:
     """True if the text that was mended says these scores itself, in the order of the entries."""
-    by_name = {_folded(score.aspect): score.score for score in scores}
-    read = [(name, entry) for name, entry in entries if _folded(name) in by_name]
-    inner = [by_name[_folded(name)] for name, entry in read if isinstance(entry, dict)]
-    bare = [(name, by_name[_folded(name)]) for name, entry in read if not isinstance(entry, dict)]
+    by_name = {folded_name(score.aspect): score.score for score in scores}
+    read = [(name, entry) for name, entry in entries if folded_name(name) in by_name]
+    inner = [by_name[folded_name(name)] for name, entry in read if isinstance(entry, dict)]
+    bare = [(name, by_name[folded_name(name)]) for name, entry in read if not isinstance(entry, dict)]
     return stand_in_text(text, "score", inner) and all(stand_in_text(text, n, [score]) for n, score in bare)
 
 
@@ -196,7 +197,7 @@ def _aspect_score(name: str, entry: Any) -> AspectScore | Unreadable:
     rationale: Any = ""
     if isinstance(entry, dict):
         if isinstance(entry, Repeating):
-            given = {_score_key(v) for k, v in entry.pairs if _folded(k) == "score"}
+            given = {_score_key(v) for k, v in entry.pairs if folded_name(k) == "score"}
             if len(given) > 1:
                 return Unreadable(f"aspect {shortened(name)} has two different scores")
         members = _members(entry)
@@ -223,12 +224,12 @@ def _selected_aspect(item: Any, by_name: dict[str, Aspect]) -> Aspect | Unreadab
     if isinstance(item, dict):
         members = _members(item)
         name, definition = members.get("name", members.get("aspect")), members.get("definition")
-    elif isinstance(item, str) and _folded(item) not in by_name:
+    elif isinstance(item, str) and folded_name(item) not in by_name:
         name, _, definition = item.partition(":")
-    if not isinstance(name, str) or not _folded(name):
+    if not isinstance(name, str) or not folded_name(name):
         return Unreadable(f'"selected_aspects" holds {shortened(item)}, which names no aspect')
-    if _folded(name) in by_name:
-        return by_name[_folded(name)]
+    if folded_name(name) in by_name:
+        return by_name[folded_name(name)]
     if not isinstance(definition, str) or not definition.strip():
         return Unreadable(
             f"aspect {shortened(name)} is not a known one; a proposed aspect needs a definition: "
@@ -264,7 +265,8 @@ def _last_object(found: Found) -> dict[str, Any]:
     return value
 
 
-def _cut_off(found: Found) -> Unreadable:
+def cut_off(found: Found) -> Unreadable:
+    """What is said of JSON that has no end."""
     return Unreadable(f"{_CUT_OFF.problem}; it ends with {shortened(found.text[-60:])}")
 
 
@@ -273,10 +275,11 @@ def _is_entry(value: Any) -> bool:
 
 
 def _members(value: dict[str, Any]) -> dict[str, Any]:
-    return {_folded(key): item for key, item in value.items()}
+    return {folded_name(key): item for key, item in value.items()}
 
 
-def _folded(name: str) -> str:
+def folded_name(name: str) -> str:
+    """What names are told apart by: not by case, blanks and hyphens."""
     return name.translate(_FOLD).casefold()
 
 

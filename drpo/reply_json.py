@@ -37,7 +37,7 @@ _TAGS = "think|thinking|thought|thoughts|reasoning|reflection|scratchpad"
 _TAG = re.compile(rf"<(/?)(?:{_TAGS})>", re.IGNORECASE)
 _TAG_OR_BRACKET = re.compile(rf"<(/?)(?:{_TAGS})>|[{{\[(]", re.IGNORECASE)
 # What begins an object or a list of objects, not a brace in prose: a quote, a bare key, a comment, '}'.
-_CONTAINER = re.compile(r"""\{\s*+(?:["'“”‘’`}#]|//|/\*|[A-Za-z_][\w -]{0,60}+:)|[\[(]\s*+\{""")
+CONTAINER = re.compile(r"""\{\s*+(?:["'“”‘’`}#]|//|/\*|[A-Za-z_][\w -]{0,60}+:)|[\[(]\s*+\{""")
 _PLAIN = re.compile(r'[^"\\{\[(]*+')
 _STRING_START = re.compile(r"""[\[{(\s]*+(["'])""")
 _DOUBLE_QUOTED = re.compile(r'"(?:[^"\\]++|\\.)*+("?)|[{}\[\]()]', re.DOTALL)
@@ -112,7 +112,7 @@ def _search(text: str) -> Found | Unreadable:
             position = closing.end()
         elif mark.group(1) == "/":  # its opening was in the prompt: all so far was thinking
             found = None
-        elif _CONTAINER.match(text, mark.start()):
+        elif CONTAINER.match(text, mark.start()):
             read = _read_at(text, mark.start())
             if read is not None:
                 value, position = read
@@ -138,7 +138,7 @@ def _answer_after(text: str, position: int) -> int | None:
     if tag is None or not tag.group(1):
         return None
     answer = _PLAIN.match(text, tag.end())
-    if answer is None or not _CONTAINER.match(text, answer.end()) or _read_at(text, answer.end()) is None:
+    if answer is None or not CONTAINER.match(text, answer.end()) or _read_at(text, answer.end()) is None:
         return None
     return answer.end()
 
@@ -162,7 +162,7 @@ def _unclosed(text: str) -> Found | None:
 
 def _mend(text: str) -> Found | Unreadable:
     """Reading 4. The front may be cut off here, the end never: a cut reply has its last words there."""
-    text, torn = _without_thinking(text)
+    text, torn = without_thinking(text)
     tangled = text.count("{") > MOST_MENDED_BRACES or len(text) > MOST_MENDED_CHARACTERS
     if tangled or len(text) * sum(map(text.count, _MARKS)) > MOST_MENDED_WORK:
         return Unreadable("the reply's JSON is broken, and too long or too tangled to be mended")
@@ -187,7 +187,7 @@ def _last_objects(mended: Any, text: str) -> Any:
     return mended
 
 
-def _without_thinking(text: str) -> tuple[str, bool]:
+def without_thinking(text: str) -> tuple[str, bool]:
     """The text less its thinking parts; True where one began or ended inside an open object.
 
     There the tag may be a word of the text (a system prompt that speaks of <think>), so nothing that was
@@ -218,7 +218,7 @@ def _left_open(text: str) -> int:
     depth, position, token = 0, 0, _DOUBLE_QUOTED
     while True:
         if depth == 0:
-            opening = _CONTAINER.search(text, position)
+            opening = CONTAINER.search(text, position)
             if opening is None:
                 return 0
             depth, position = 1, opening.start() + 1

@@ -17,7 +17,7 @@ from typing import Any
 import jinja2
 
 from drpo.errors import InputError
-from drpo.parse import Unreadable, _asked_scores, _cut_off, _entries, _folded, _scores_stand
+from drpo.parse import Unreadable, asked_scores, cut_off, entries_of, folded_name, scores_stand
 from drpo.reply_json import find_json
 from drpo.reply_literals import Repeating
 from drpo.resources import resource_folder
@@ -118,7 +118,7 @@ class JudgeTemplates:
                 raise InputError(
                     f"{path}: criterion {name!r}: expected a definition in quotes, came {definition!r}"
                 )
-            if _folded(name) in map(_folded, known):
+            if folded_name(name) in map(folded_name, known):
                 raise InputError(
                     f"{path}: criterion {name!r} comes twice; names differ by more than case and blanks"
                 )
@@ -136,15 +136,15 @@ def read_scores(text: str, aspects: Sequence[Aspect]) -> tuple[AspectScore, ...]
     if isinstance(found, Unreadable):
         return found
     if not (found.complete or found.end == "unclosed"):
-        return _cut_off(found)
-    entries = _entries(found.value, {_folded(aspect.name) for aspect in aspects})
+        return cut_off(found)
+    entries = entries_of(found.value, {folded_name(aspect.name) for aspect in aspects})
     if isinstance(entries, Unreadable):
         return entries
     entries = [(name, _with_rationale(entry)) for name, entry in entries]
-    scores = _asked_scores(entries, aspects)
+    scores = asked_scores(entries, aspects)
     if isinstance(scores, Unreadable):
         return scores
-    if found.end == "closed" and not _scores_stand(entries, scores, found.text):
+    if found.end == "closed" and not scores_stand(entries, scores, found.text):
         return Unreadable("the reply's JSON is broken where the scores are; they cannot be told for certain")
     return tuple(scores)
 
@@ -176,7 +176,7 @@ def _with_rationale(entry: Any) -> Any:
     if not isinstance(entry, dict):
         return entry
     pairs = entry.pairs if isinstance(entry, Repeating) else entry.items()
-    renamed = [("rationale" if _folded(key) == "reason" else key, item) for key, item in pairs]
+    renamed = [("rationale" if folded_name(key) == "reason" else key, item) for key, item in pairs]
     return dict(renamed) if len(dict(renamed)) == len(renamed) else Repeating(renamed)
 
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
-from drpo.reply_json import _CONTAINER, Found, Unreadable, _without_thinking, find_json, shortened
+from drpo.reply_json import CONTAINER, Found, Unreadable, find_json, shortened, without_thinking
 from drpo.reply_literals import Repeating, read_literal
 
 __all__ = ["MOST_MARKS", "Preferred", "Unreadable", "Verdict", "read_verdict"]
@@ -48,7 +48,7 @@ def read_verdict(text: str) -> Verdict | Unreadable:
     fences and prose; and marks in prose, several if they are equal. Unreadable: no verdict, different ones,
     a mark of another kind ([[8]]), a cut one ([[A), an object that is cut off.
     """
-    said, torn = _without_thinking(text)
+    said, torn = without_thinking(text)
     if torn and any(mark in said for mark in '{}"'):
         return _read_torn(text)
     values, prose, rest = _split(said)
@@ -88,7 +88,7 @@ def _split(said: str) -> tuple[list[Any], str, str]:
     values: list[Any] = []
     pieces: list[str] = []
     position = 0
-    while container := _CONTAINER.search(said, position):
+    while container := CONTAINER.search(said, position):
         read = read_literal(said, container.start())
         if read is None:
             return values, "\n".join([*pieces, said[position : container.start()]]), said[container.start() :]
