@@ -247,3 +247,18 @@ def test_a_finished_measurement_is_shown_and_is_no_search(shell: Shell) -> None:
     assert "queries" in shell.done("watch", "m", "--once").out
     other = shell.refused(6, "evaluate", "--alignment", "none", *flags)
     assert "other settings" in other
+
+
+def test_an_alignment_is_asked_at_the_model_it_was_found_for(shell: Shell) -> None:
+    data(shell.folder)
+    found = ("--depth", "2", "--max-extra-depth", "0", "--shots", "1")
+    shell.done("optimize", "--model", "demo", *found, "--run-dir", "found", "--quiet")
+    flags = ("--alignment", "found", "--judge", "demo", "--data", "data.json")
+    ran = shell.done("evaluate", *flags, "--run-dir", "own")
+    assert (
+        ran.out.startswith("alignment  found, 1 shots\nbase       demo/seed=0") and "found for" not in ran.err
+    )
+    said = shell.refused(2, "evaluate", *flags, "--demo-seed", "1", "--run-dir", "other")
+    assert "was found for demo/seed=0,noise=0.5, which these settings do not name" in said
+    moved = shell.done("evaluate", *flags, "--model", "demo", "--demo-seed", "1", "--run-dir", "other")
+    assert "found was found for demo/seed=0,noise=0.5, demo/seed=1,noise=0.5 is asked" in moved.err

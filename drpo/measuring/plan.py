@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -156,10 +157,18 @@ def _base_model(
     """The user's own object, else the named model, else the one that the alignment was found for."""
     if role in custom:
         return custom_choice(custom[role])
-    if name is None and subject.found_for is None:
+    if name is not None:
+        return named_model(role, name, config, environment)
+    if subject.found_for is None:
         raise InputError(f"{flag}: {subject.name} was made for no model; name the one to ask")
-    known = name or str(subject.found_for)
-    return named_model(role, "demo" if known.startswith("demo/") else known, config, environment)
+    known = "demo" if subject.found_for.startswith("demo/") else subject.found_for
+    with contextlib.suppress(InputError):  # a folder, a user's own object, flags of a server
+        choice = named_model(role, known, config, environment)
+        if choice.identity == subject.found_for:
+            return choice
+    raise InputError(
+        f"{flag}: {subject.name} was found for {subject.found_for}, which these settings do not name; name it"
+    )
 
 
 def _judge(config: JudgingConfig, environment: Mapping[str, str], custom: Custom) -> ModelChoice:
