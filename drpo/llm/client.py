@@ -13,14 +13,14 @@ import time
 from base64 import b64encode
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from drpo.errors import DrpoError, ParameterRefused, ProviderRefused
-from drpo.llm.base import Choice, Completion, Request, Usage
+from drpo.llm.base import Choice, Completion, Request
 from drpo.llm.faults import GATEWAY, Fault, one_line, read_fault
 from drpo.llm.retry import Transient, Unconnected, retry_after_s
+from drpo.llm.wire import body_of, choice_of, usage_of
 
 if TYPE_CHECKING:
     import openai
@@ -146,7 +146,6 @@ class OpenAIClient:
         self._chat_url = f"{endpoint.shown.rstrip('/')}/chat/completions"
         self._text_url = f"{endpoint.shown.rstrip('/')}/completions"
         self._options: Any = None
-        self._schema = lru_cache(maxsize=64)(json.loads)
 
     async def complete(self, request: Request) -> Completion:
         began_s = time.monotonic()
@@ -165,7 +164,7 @@ class OpenAIClient:
 
         if self._options is None:
             self._options = sdk_options(self._endpoint)
-        body = self._body(request)
+        body = body_of(request, self._model_name)
         content = json.dumps(body).encode("ascii")
         client = self._connections.client(self._endpoint)
         url = self._chat_url if request.prompt is None else self._text_url
@@ -185,31 +184,6 @@ class OpenAIClient:
             return self._unconnected(request, err)
         return self._read(request, body, response.content, response.headers)
 
-    def _body(self, request: Request) -> dict[str, object]:
-        body: dict[str, object] = {"model": self._model_name}
-        if request.prompt is None:
-            body["messages"] = [{"role": m.role, "content": m.content} for m in request.messages]
-        else:
-            body["prompt"] = request.prompt
-        if request.temperature is not None:
-            body["temperature"] = request.temperature
-        if request.top_p is not None:
-            body["top_p"] = request.top_p
-        if request.max_tokens is not None:
-            body["max_tokens"] = request.max_tokens
-        if request.max_completion_tokens is not None:
-            body["max_completion_tokens"] = request.max_completion_tokens
-        if request.seed is not None:
-            body["seed"] = request.seed
-        if request.stop:
-            body["stop"] = list(request.stop)
-        if request.n != 1:
-            body["n"] = request.n
-        if request.reply_schema is not None:
-            schema = {"name": "reply", "schema": self._schema(request.reply_schema)}
-            body["response_format"] = {"type": "json_schema", "json_schema": schema}
-        return body
-
     def _read(
         self, request: Request, body: Collection[str], raw: bytes, headers: Mapping[str, str]
     ) -> Completion | DrpoError:
@@ -228,11 +202,11 @@ class OpenAIClient:
         for item in choices[: request.n]:
             if isinstance(item, dict) and isinstance(error := item.get("error"), dict):
                 return self._fault(request, body, read_fault(error), headers)
-            if (choice := _choice(item, chat=request.prompt is None)) is None:
+            if (choice := choice_of(item, chat=request.prompt is None)) is None:
                 return self._transient(request, f"a choice without text: {self._clean(repr(item))}")
             read.append(choice)
         served = data.get("model")
-        return Completion(tuple(read), _usage(data.get("usage")), served if isinstance(served, str) else "")
+        return Completion(tuple(read), usage_of(data.get("usage")), served if isinstance(served, str) else "")
 
     def _unconnected(self, request: Request, err: Exception) -> DrpoError:
         import httpx2
@@ -290,42 +264,3 @@ class OpenAIClient:
 
     def _clean(self, text: str) -> str:
         return one_line(text, self._endpoint.api_key)
-
-
-def _choice(item: object, *, chat: bool) -> Choice | None:
-    if not isinstance(item, dict):
-        return None
-    text = item.get("text")
-    if chat:
-        if not isinstance(message := item.get("message"), dict):
-            return None
-        text = message.get("content")
-        if text is None:
-            text = message.get("refusal")
-        if isinstance(text, list):  # parts, as some reasoning models send: thinking and text
-            text = "".join(str(part.get("text") or "") for part in text if isinstance(part, dict))
-    if text is None and ("message" if chat else "text") in item:
-        text = ""
-    if not isinstance(text, str):
-        return None
-    reason = item.get("finish_reason")
-    return Choice(_valid_unicode(text), reason if isinstance(reason, str) and reason else "stop")
-
-
-def _valid_unicode(text: str) -> str:
-    """`text`, half surrogate pairs (an emoji cut in two by a token limit) replaced: no file can hold them."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text
-
-
-def _usage(value: object) -> Usage:
-    def count(facts: object, name: str) -> int | None:
-        number = facts.get(name) if isinstance(facts, dict) else None
-        return number if isinstance(number, int) and number >= 0 else None
-
-    details = value.get("prompt_tokens_details") if isinstance(value, dict) else None
-    cached = count(details, "cached_tokens")
-    return Usage(count(value, "prompt_tokens") or 0, count(value, "completion_tokens") or 0, cached)
