@@ -28,7 +28,8 @@ from urllib.parse import urlsplit
 from drpo.compose import Composer, Sampling
 from drpo.data import read_examples, read_queries, shipped_examples, shipped_seeds
 from drpo.llm.base import Request
-from drpo.llm.client import Connections, Endpoint, OpenAIClient
+from drpo.llm.client import OpenAIClient
+from drpo.llm.connections import Connections, Endpoint
 from drpo.llm.limits import Limit, Slots, Stop
 from drpo.resources import resource_folder
 from drpo.retrieve import LexicalRetriever

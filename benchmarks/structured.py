@@ -28,7 +28,8 @@ from drpo.data import read_queries, shipped_seeds
 from drpo.errors import DrpoError
 from drpo.llm.base import LLM, Completion, Request, Role
 from drpo.llm.catalog import normalise_url
-from drpo.llm.client import Connections, Endpoint, OpenAIClient
+from drpo.llm.client import OpenAIClient
+from drpo.llm.connections import Connections, Endpoint
 from drpo.reward import DynamicAspects, EvaluatorReward, StaticAspects
 from drpo.templates import Templates
 from drpo.transition import OPTIMIZER_SAMPLING, Optimizer

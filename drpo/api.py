@@ -19,7 +19,7 @@ from drpo.compose import Composer
 from drpo.config import ExamplesConfig, OptimizeConfig
 from drpo.errors import InputError
 from drpo.llm.base import LLM, SEARCH_ROLES, Role
-from drpo.llm.client import Connections
+from drpo.llm.connections import Connections
 from drpo.llm.limits import Stop
 from drpo.loading import load_alignment
 from drpo.plan import examples_plan, optimize_plan

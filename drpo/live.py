@@ -23,7 +23,8 @@ from drpo.config import RunConfig
 from drpo.config_judging import JudgingConfig
 from drpo.errors import DrpoError, InputError
 from drpo.llm.base import LLM, ROLES, Completion, Request
-from drpo.llm.client import Connections, Endpoint, OpenAIClient
+from drpo.llm.client import OpenAIClient
+from drpo.llm.connections import Connections, Endpoint
 from drpo.llm.ledger import Ledger
 from drpo.llm.limits import Limit, Slots, Stop
 from drpo.llm.metered import Metered

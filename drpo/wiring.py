@@ -17,7 +17,7 @@ from drpo.live import Resources, cache_folder, is_lasting, key_in, live_model
 from drpo.llm.adapt import Adapt
 from drpo.llm.base import LLM, Role
 from drpo.llm.catalog import ModelSpec, parse_model
-from drpo.llm.client import Connections, Endpoint
+from drpo.llm.connections import Connections, Endpoint
 from drpo.llm.ledger import Ledger
 from drpo.llm.limits import Stop
 from drpo.llm.recorder import Record, Recorder

@@ -15,7 +15,8 @@ from drpo.alignment import read_alignment
 from drpo.config import ExamplesConfig, OptimizeConfig
 from drpo.errors import BudgetSpent, InputError
 from drpo.llm.base import Message, Request
-from drpo.llm.client import Connections, Endpoint, OpenAIClient
+from drpo.llm.client import OpenAIClient
+from drpo.llm.connections import Connections, Endpoint
 from drpo.llm.ledger import Ledger, Limits, Spent, read_ledger
 from drpo.llm.limits import Stop
 from drpo.llm.metered import Metered

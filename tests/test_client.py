@@ -15,7 +15,8 @@ import pytest
 
 from drpo.errors import DrpoError, ParameterRefused, ProviderRefused
 from drpo.llm.base import LLM, Choice, Completion, Message, Request, Usage
-from drpo.llm.client import Connections, Endpoint, OpenAIClient
+from drpo.llm.client import OpenAIClient
+from drpo.llm.connections import Connections, Endpoint
 from drpo.llm.limits import Limit, Slots, Stop
 from drpo.llm.retry import Retry, Transient, Unconnected
 from tests.support.mock_openai import MockServer, Reply, error

@@ -12,7 +12,7 @@ from typing import NoReturn
 import pytest
 
 from drpo.config import OptimizeConfig
-from drpo.llm.client import Connections
+from drpo.llm.connections import Connections
 from drpo.llm.limits import Stop
 from drpo.plan import optimize_plan
 from drpo.settings import resolve

@@ -19,7 +19,7 @@ import pytest
 from aiohttp import web
 
 from drpo.errors import DrpoError, InputError, ProviderDown, ProviderRefused
-from drpo.llm.client import Connections, Endpoint
+from drpo.llm.connections import Connections, Endpoint
 from drpo.llm.embed import OpenAIEmbedder, SentenceTransformerEmbedder
 from drpo.llm.limits import Stop
 from drpo.llm.retry import Patience

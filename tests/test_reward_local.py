@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from drpo.errors import InputError
-from drpo.llm.client import Connections
+from drpo.llm.connections import Connections
 from drpo.llm.limits import Stop
 from drpo.llm.retry import Patience
 from drpo.llm.reward_local import LocalRewardModel

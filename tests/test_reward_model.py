@@ -15,7 +15,7 @@ import pytest
 from aiohttp import web
 
 from drpo.errors import DrpoError, InputError, ProviderDown, ProviderRefused
-from drpo.llm.client import Connections
+from drpo.llm.connections import Connections
 from drpo.llm.limits import Stop
 from drpo.llm.retry import Patience
 from drpo.llm.reward_model import RewardModel, open_reward_model

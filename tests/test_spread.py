@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from drpo.errors import BudgetSpent, ParameterRefused, ProviderRefused
 from drpo.llm.base import LLM, Choice, Completion, Message, Request
-from drpo.llm.client import Connections, Endpoint, OpenAIClient
+from drpo.llm.client import OpenAIClient
+from drpo.llm.connections import Connections, Endpoint
 from drpo.llm.limits import Limit, Slots, Stop
 from drpo.llm.retry import Retry, Transient, Unconnected
 from drpo.llm.spread import LONGEST_OUT_S, OUT_S, Spread

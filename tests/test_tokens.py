@@ -12,7 +12,7 @@ import pytest
 
 from drpo.errors import DrpoError, ProviderDown, ProviderRefused
 from drpo.llm.base import Message, Request
-from drpo.llm.client import Connections, Endpoint, sdk_options
+from drpo.llm.connections import Connections, Endpoint, sdk_options
 from drpo.llm.limits import Stop
 from drpo.llm.retry import Patience, Transient
 from drpo.llm.vllm.process import Address, Probe

@@ -16,7 +16,7 @@ from drpo.doctor.hub import Weights, cache_of, cached_weights, is_offline, read_
 from drpo.doctor.keys import embedder_place
 from drpo.errors import ProviderDown, ProviderRefused
 from drpo.llm.catalog import parse_model
-from drpo.llm.client import Connections
+from drpo.llm.connections import Connections
 from drpo.llm.limits import Stop
 from drpo.llm.retry import Patience
 from drpo.plan import Plan

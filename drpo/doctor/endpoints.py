@@ -14,7 +14,8 @@ from drpo.doctor.keys import KeyOf
 from drpo.doctor.questions import Question, without
 from drpo.errors import DrpoError, ParameterRefused, ProviderDown
 from drpo.llm.base import Completion, Request, Usage
-from drpo.llm.client import Connections, OpenAIClient
+from drpo.llm.client import OpenAIClient
+from drpo.llm.connections import Connections
 from drpo.llm.faults import one_line
 from drpo.llm.retry import Transient, Unconnected
 

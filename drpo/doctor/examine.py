@@ -19,7 +19,7 @@ from drpo.doctor.prepare import Prepared, Sources, prepare
 from drpo.doctor.questions import BaseFacts, base_facts, questions_of
 from drpo.doctor.trackers import track_checks
 from drpo.doctor.vllm import server_checks
-from drpo.llm.client import Connections
+from drpo.llm.connections import Connections
 
 Work = Callable[[], Awaitable[Iterable[Check]]]
 

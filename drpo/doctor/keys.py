@@ -10,7 +10,7 @@ from drpo.doctor.check import Check, ok, problem, warning
 from drpo.doctor.prepare import Prepared
 from drpo.live import cannot_be_sent
 from drpo.llm.catalog import parse_model
-from drpo.llm.client import Endpoint
+from drpo.llm.connections import Endpoint
 
 OPENAI_KEY = "OPENAI_API_KEY"
 EMBEDDER = "embedder"

@@ -13,7 +13,7 @@ from drpo.config import INITIAL_PROMPT, OptimizeConfig
 from drpo.errors import DrpoError
 from drpo.live import endpoints_of
 from drpo.llm.base import Message, Request, Role
-from drpo.llm.client import Connections, Endpoint
+from drpo.llm.connections import Connections, Endpoint
 from drpo.llm.limits import Stop
 from drpo.llm.retry import Patience
 from drpo.llm.vllm.tokens import Refusal, ServerFacts

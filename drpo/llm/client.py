@@ -10,116 +10,26 @@ import asyncio
 import json
 import ssl
 import time
-from base64 import b64encode
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import AsyncIterator, Collection, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from drpo.errors import DrpoError, ParameterRefused, ProviderRefused
 from drpo.llm.base import Choice, Completion, Request
+from drpo.llm.connections import Connections, Endpoint, sdk_options
 from drpo.llm.faults import GATEWAY, Fault, one_line, read_fault
 from drpo.llm.retry import Transient, Unconnected, retry_after_s
-from drpo.llm.wire import body_of, choice_of, usage_of
+from drpo.llm.wire import Piece, body_of, choice_of, events_of, piece_of, usage_of
 
 if TYPE_CHECKING:
-    import openai
+    pass
 
 _REMEDIES = {
     401: "Check the API key: the variable that holds it, and that it belongs to this endpoint",
     403: "Check that the API key may use this model",
     404: "Check the model's name, and that the URL ends where the API begins (often /v1)",
 }
-_HEADERS_LEFT_OUT = (
-    *(
-        f"X-Stainless-{name}"
-        for name in ("Lang", "Package-Version", "OS", "Arch", "Runtime", "Runtime-Version")
-    ),
-    *(f"X-Stainless-{name}" for name in ("Async", "Retry-Count", "Read-Timeout")),
-)
-
-
-@dataclass(frozen=True)
-class Endpoint:
-    """Where an API begins (often ".../v1") and its key; None: none is sent, not the environment's either."""
-
-    url: str
-    api_key: str | None = field(default=None, repr=False)
-
-    @property
-    def shown(self) -> str:
-        """The URL as it may be shown: without user name, password and query."""
-        parts = urlsplit(self.url)
-        return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
-
-    @property
-    def authorization(self) -> str | None:
-        """The header's value: the key, else user name and password of the URL, else None."""
-        user, at, _ = urlsplit(self.url).netloc.rpartition("@")
-        if self.api_key:
-            return f"Bearer {self.api_key}"
-        return f"Basic {b64encode(unquote(user).encode()).decode()}" if at else None
-
-
-class Connections:
-    """The open connections: one SDK client per endpoint and event loop, made when first asked for."""
-
-    def __init__(self) -> None:
-        self._clients: dict[tuple[asyncio.AbstractEventLoop, Endpoint], openai.AsyncOpenAI] = {}
-
-    def client(self, endpoint: Endpoint) -> openai.AsyncOpenAI:
-        """The client of `endpoint` for the running event loop; it belongs to this object, who closes it."""
-        key = (asyncio.get_running_loop(), endpoint)
-        if (client := self._clients.get(key)) is None:
-            client = self._clients[key] = _new_client(endpoint)
-        return client
-
-    async def aclose(self) -> None:
-        """Close what was opened on the running event loop. May be called twice."""
-        loop = asyncio.get_running_loop()
-        for key in [key for key in self._clients if key[0] is loop or key[0].is_closed()]:
-            client = self._clients.pop(key)
-            if key[0] is loop:
-                await client.close()
-
-
-def _new_client(endpoint: Endpoint) -> openai.AsyncOpenAI:
-    from drpo.llm.transport import LeanClient, LeanOpenAI
-
-    return LeanOpenAI(
-        # Without user name and password, which aiohttp refuses next to an Authorization header, and without
-        # the query, to which the SDK would append the path.
-        base_url=endpoint.shown,
-        default_query=dict(parse_qsl(urlsplit(endpoint.url).query)),
-        api_key=endpoint.api_key or "none",  # None would take the environment's
-        # The key once more, because OPENAI_CUSTOM_HEADERS would override the one above.
-        default_headers={"Authorization": endpoint.authorization or "Bearer none"},
-        max_retries=0,
-        timeout=None,
-        http_client=LeanClient(),
-    )
-
-
-def sdk_options(endpoint: Endpoint) -> Any:
-    """What the SDK need not work out anew for each request (its defaults are copied deeply every time).
-
-    OPENAI_ORG_ID and OPENAI_PROJECT_ID are meant for OpenAI alone.
-    """
-    import openai
-
-    headers: dict[str, str | openai.Omit] = dict.fromkeys(_HEADERS_LEFT_OUT, openai.Omit())
-    if not endpoint.authorization:
-        headers["Authorization"] = openai.Omit()
-    if not (urlsplit(endpoint.url).hostname or "").endswith("openai.com"):
-        headers |= {"OpenAI-Organization": openai.Omit(), "OpenAI-Project": openai.Omit()}
-    return {
-        "headers": headers,
-        "params": {},
-        "max_retries": 0,
-        "timeout": None,  # each request is bounded as a whole
-        "idempotency_key": "unused",
-        "security": {"bearer_auth": True},
-    }
 
 
 class OpenAIClient:
@@ -183,6 +93,53 @@ class OpenAIClient:
         except (openai.OpenAIError, aiohttp.ClientError, httpx2.HTTPError, httpx2.InvalidURL, OSError) as err:
             return self._unconnected(request, err)
         return self._read(request, body, response.content, response.headers)
+
+    async def stream(self, request: Request) -> AsyncIterator[Piece]:
+        """The reply to a request for one choice, piece by piece as it comes. Failures as `complete`; one in
+        the middle of the reply is `Transient` too: what came before it has been given already.
+
+        Between two pieces at most `timeout_s` may pass.
+        """
+        import aiohttp
+        import httpx2
+
+        body = {**body_of(request, self._model_name), "stream": True}
+        body["stream_options"] = {"include_usage": True}
+        url = self._chat_url if request.prompt is None else self._text_url
+        failure: Completion | DrpoError | None = None
+        try:
+            async with self._connections.session(self._endpoint).post(
+                url,
+                data=json.dumps(body).encode("ascii"),
+                headers=self._stream_headers(),
+                params=dict(parse_qsl(urlsplit(self._endpoint.url).query)),
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=self._timeout_s),
+                allow_redirects=False,
+            ) as reply:
+                if reply.status == 200:
+                    async for event in events_of(reply.content.iter_any()):
+                        if isinstance(event.get("error"), dict):
+                            failure = self._fault(request, body, read_fault(event["error"]), reply.headers)
+                            break
+                        yield piece_of(event, chat=request.prompt is None)
+                else:
+                    fault = read_fault(_json_or_text(await reply.read()), reply.status)
+                    failure = self._fault(request, body, fault, reply.headers)
+        except TimeoutError:
+            failure = self._transient(request, f"nothing came for {self._timeout_s:g} s")
+        except (aiohttp.ClientError, httpx2.HTTPError, OSError) as err:
+            failure = self._unconnected(request, err)
+        except ValueError as err:
+            failure = self._transient(request, f"a stream that cannot be read: {self._clean(str(err))}")
+        if isinstance(failure, Completion):  # filtered, or too long: an answer of its kind
+            yield Piece("", failure.choices[0].finish_reason)
+        elif failure is not None:
+            raise failure
+
+    def _stream_headers(self) -> dict[str, str]:
+        known = self._endpoint.authorization
+        sent = {"Content-Type": "application/json", "Accept": "text/event-stream"}
+        return {**sent, "Authorization": known} if known else sent
 
     def _read(
         self, request: Request, body: Collection[str], raw: bytes, headers: Mapping[str, str]
@@ -264,3 +221,10 @@ class OpenAIClient:
 
     def _clean(self, text: str) -> str:
         return one_line(text, self._endpoint.api_key)
+
+
+def _json_or_text(raw: bytes) -> object:
+    try:
+        return json.loads(raw)
+    except (ValueError, RecursionError):
+        return raw[:2000].decode("utf-8", "replace")

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from drpo.errors import DrpoError, InputError, ProviderRefused
 from drpo.llm.catalog import parse_model
-from drpo.llm.client import Connections, Endpoint, sdk_options
+from drpo.llm.connections import Connections, Endpoint, sdk_options
 from drpo.llm.faults import GATEWAY, one_line, read_fault
 from drpo.llm.retry import Charge, Patience, Transient, Unconnected, retry_after_s
 from drpo.llm.reward_local import LocalRewardModel

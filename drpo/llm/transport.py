@@ -63,7 +63,7 @@ class LeanClient(httpx2.AsyncClient):
     async def send(self, request: httpx2.Request, **_: Any) -> httpx2.Response:
         """The whole reply."""
         if self._session is None:
-            self._session = _session(request.url)
+            self._session = new_session(request.url)
         names_and_values = [(n.decode("latin-1"), v.decode("latin-1")) for n, v in request.headers.raw]
         post = self._session.request(
             request.method,
@@ -97,7 +97,8 @@ class _Unused(httpx2.AsyncBaseTransport):
     """Given to the base class, which would else make a TLS context and a pool that nobody uses."""
 
 
-def _session(url: httpx2.URL) -> aiohttp.ClientSession:
+def new_session(url: httpx2.URL) -> aiohttp.ClientSession:
+    """A session for the host of `url`, with as many connections as there are requests."""
     # How many requests are in the air is decided by `limits.Slots`, never by a queue inside the transport.
     connector = aiohttp.TCPConnector(
         limit=0,

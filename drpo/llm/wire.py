@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections.abc import AsyncIterable, AsyncIterator
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 from drpo.llm.base import Choice, Request, Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A part of a streamed reply. finish_reason: with the last text; usage: where the server tells it."""
+
+    text: str
+    finish_reason: str | None = None
+    usage: Usage | None = None
 
 
 def body_of(request: Request, model_name: str) -> dict[str, object]:
@@ -81,3 +92,44 @@ def usage_of(value: object) -> Usage:
     details = value.get("prompt_tokens_details") if isinstance(value, dict) else None
     cached = count(details, "cached_tokens")
     return Usage(count(value, "prompt_tokens") or 0, count(value, "completion_tokens") or 0, cached)
+
+
+LONGEST_EVENT = 4_000_000
+"""Bytes of one event of a stream: a server that sends no line end is not read for ever."""
+
+
+async def events_of(chunks: AsyncIterable[bytes]) -> AsyncIterator[dict[str, Any]]:
+    """The JSON objects of a server-sent event stream, up to [DONE] or its end.
+
+    Raises ValueError for an event that is no JSON object, and for one longer than `LONGEST_EVENT`.
+    """
+    buffer = b""
+    async for chunk in chunks:
+        buffer += chunk
+        *lines, buffer = buffer.split(b"\n")
+        for line in lines:
+            field, _, value = line.strip().partition(b":")
+            if field != b"data":
+                continue  # comments that keep the connection open, names of events
+            if value.strip() == b"[DONE]":
+                return
+            event = json.loads(value)
+            if not isinstance(event, dict):
+                raise ValueError(f"expected an object, came {value[:60]!r}")
+            yield event
+        if len(buffer) > LONGEST_EVENT:
+            raise ValueError("an event without an end")
+
+
+def piece_of(event: dict[str, Any], *, chat: bool) -> Piece:
+    """What one event of a stream adds to the reply."""
+    choices = event.get("choices")
+    usage = usage_of(event["usage"]) if isinstance(event.get("usage"), dict) else None
+    item = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else {}
+    text = item.get("text")
+    if chat:
+        delta = item.get("delta")
+        text = delta.get("content") or delta.get("refusal") if isinstance(delta, dict) else None
+    reason = item.get("finish_reason")
+    found = valid_unicode(text) if isinstance(text, str) else ""
+    return Piece(found, reason if isinstance(reason, str) and reason else None, usage)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import psutil
 
 from drpo.errors import StorageError
-from drpo.llm.client import Endpoint
+from drpo.llm.connections import Endpoint
 
 if TYPE_CHECKING:
     import aiohttp

@@ -11,7 +11,7 @@ from typing import Any
 
 from drpo.errors import DrpoError, ProviderRefused
 from drpo.llm.base import Request
-from drpo.llm.client import Connections, Endpoint, sdk_options
+from drpo.llm.connections import Connections, Endpoint, sdk_options
 from drpo.llm.faults import one_line, read_fault
 from drpo.llm.retry import Patience, Transient
 
