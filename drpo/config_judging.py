@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
+from drpo.config_asking import NONE as NONE
+from drpo.config_asking import URIAL as URIAL
+from drpo.config_asking import AskingConfig
 from drpo.config_common import RunConfig, setting
-
-NONE, URIAL = "none", "urial"
-"""Baselines that have a name: the plain prompt without shots, and a fixed prompt with three fixed shots."""
 
 
 class JudgingConfig(RunConfig):
@@ -23,12 +23,9 @@ class JudgingConfig(RunConfig):
     )
 
 
-class AnsweringConfig(JudgingConfig):
+class AnsweringConfig(AskingConfig, JudgingConfig):
     """What those have that let a base model answer."""
 
-    model: str | None = setting(
-        None, "The base model: as for optimize (default: the one the alignment was found for)."
-    )
     alignment: str = setting(
         ...,
         "What is measured: a run, an alignment file, none (the plain prompt without shots) or urial (a fixed "
@@ -41,16 +38,6 @@ class AnsweringConfig(JudgingConfig):
     )
     data_column: str | None = setting(None, "Field of the data that holds the query.")
     limit: int | None = setting(None, "So many queries of the data at most, the first ones.", ge=1)
-    shots: int | None = setting(None, "K: examples shown (default: as many as the alignment says).", ge=0)
-    embedder: str | None = setting(None, "How shots are found (default: as the alignment was searched).")
-    prompt_form: Literal["auto", "text", "chat", "chat-without-system"] = setting(
-        "auto",
-        "How the base model is asked; auto: as the alignment was searched, where the model is the same.",
-    )
-    base_max_tokens: int = setting(2048, "Longest response of the base model, in tokens.", ge=1)
-    long_prompts: Literal["drop-shots", "as-is"] = setting(
-        "drop-shots", "What becomes of a prompt too long for a vLLM server's context."
-    )
 
 
 class EvaluateConfig(AnsweringConfig):

@@ -7,7 +7,7 @@ from typing import Literal
 
 from drpo.choices import ModelChoice
 from drpo.compose import Composer, PromptForm, Sampling
-from drpo.config_judging import AnsweringConfig
+from drpo.config_asking import AskingConfig
 from drpo.data import ExampleSet
 from drpo.live import Resources
 from drpo.llm.base import LLM
@@ -39,7 +39,7 @@ class Answerer:
 async def open_side(plan: MeasuringPlan, side: Side, resources: Resources, llm: LLM) -> Answerer:
     """The side, ready to answer. `llm`: its base model behind its wrappers."""
     config, subject, choice = plan.config, side.subject, plan.models[side.role]
-    assert isinstance(config, AnsweringConfig)
+    assert isinstance(config, AskingConfig)
     form = await choose_form(choice, _wanted_form(config, side, choice), resources)
     composer = Composer(subject.templates, form, cut=subject.answer_end == "cut")
     sampling = Sampling(temperature=0.0, max_tokens=config.base_max_tokens)
@@ -53,7 +53,7 @@ async def open_side(plan: MeasuringPlan, side: Side, resources: Resources, llm: 
     return Answerer(responder, subject.system_prompt, form, queries, fit)
 
 
-def _wanted_form(config: AnsweringConfig, side: Side, choice: ModelChoice) -> PromptForm | Literal["auto"]:
+def _wanted_form(config: AskingConfig, side: Side, choice: ModelChoice) -> PromptForm | Literal["auto"]:
     """As the settings say; else as it was searched, where the model is the one of the search."""
     subject = side.subject
     if config.prompt_form != "auto" or subject.found_for != choice.identity:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,11 @@ from drpo.jsonl import plain_lines, write_atomically
 from drpo.judging.audit import Answer, Audit, AuditQuestion, PreferQuestion, audit, questions
 from drpo.judging.verdicts import Verdict
 from drpo.measured import SCHEMA, SUMMARY_NAME
-from drpo.measuring.judge import Judge
+from drpo.measuring.judge import Judge, open_judge
 from drpo.measuring.plan import MeasuringPlan
 from drpo.measuring.progress import Counting
 from drpo.measuring.results import ITEMS_NAME
-from drpo.measuring.running import Measuring, measure
+from drpo.measuring.running import Opened, measure
 from drpo.plan import run_path
 from drpo.run import Hooks
 from drpo.search.engine import settle
@@ -49,17 +50,16 @@ async def run_audit(
 ) -> AuditResult:
     """The audit of the plan's judge; files and resuming as `run_evaluate`."""
     counting = counting or Counting(plan, run_path(plan), len(questions(plan.cases)))
-    return await measure(plan, environment, hooks, counting, _audit)
+    return await measure(plan, environment, hooks, counting, partial(_audit, plan))
 
 
-async def _audit(measuring: Measuring) -> AuditResult:
-    plan = measuring.plan
-    judge = await measuring.judge()
+async def _audit(plan: MeasuringPlan, opened: Opened) -> AuditResult:
+    judge = await open_judge(plan, opened.resources)
     asked = questions(plan.cases)
-    answers = await settle(_ask(question, judge, measuring.counting) for question in asked)
+    answers = await settle(_ask(question, judge, opened.counting) for question in asked)
     by_id: dict[str, Answer] = {question.id: answer for question, answer in zip(asked, answers, strict=True)}
     result = AuditResult(
-        run_dir=measuring.directory.path,
+        run_dir=opened.directory.path,
         facts={
             "models": plan.identity["models"],
             "data": plan.source,
@@ -68,7 +68,7 @@ async def _audit(measuring: Measuring) -> AuditResult:
         },
         audit=audit(plan.cases, by_id),
         simulated=plan.simulated,
-        sent=dict(measuring.resources.record.sent),
+        sent=dict(opened.resources.record.sent),
     )
     lines = (_line(question, by_id[question.id]) for question in asked)
     write_atomically(result.run_dir / ITEMS_NAME, plain_lines(lines))

@@ -6,6 +6,7 @@ import json
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +26,11 @@ from drpo.judging.preference import (
 from drpo.judging.verdicts import Unreadable, Verdict
 from drpo.measured import SCHEMA, SUMMARY_NAME
 from drpo.measuring.answering import Answerer, fit_report, made_for_another, open_side
-from drpo.measuring.judge import Judge
+from drpo.measuring.judge import Judge, open_judge
 from drpo.measuring.plan import MeasuringPlan, self_preference
 from drpo.measuring.progress import Counting
 from drpo.measuring.results import ITEMS_NAME, MOST_MISSING, estimate_dict
-from drpo.measuring.running import Measuring, measure
+from drpo.measuring.running import Opened, measure
 from drpo.plan import run_path
 from drpo.problems import Response
 from drpo.run import Hooks
@@ -146,24 +147,24 @@ async def run_compare(
 ) -> Comparison:
     """The comparison of the plan; files and resuming as `run_evaluate`."""
     counting = counting or Counting(plan, run_path(plan), len(plan.items))
-    return await measure(plan, environment, hooks, counting, _compare)
+    return await measure(plan, environment, hooks, counting, partial(_compare, plan))
 
 
-async def _compare(measuring: Measuring) -> Comparison:
-    plan, resources = measuring.plan, measuring.resources
+async def _compare(plan: MeasuringPlan, opened: Opened) -> Comparison:
+    resources = opened.resources
     config = plan.config
     assert isinstance(config, CompareConfig)
     for said in filter(None, [self_preference(plan), *made_for_another(plan)]):
         resources.notice(said)
     llms = {side.role: await open_model(plan.models[side.role], resources) for side in plan.sides}
     sides = [await open_side(plan, side, resources, llms[side.role]) for side in plan.sides]
-    judge = await measuring.judge()
+    judge = await open_judge(plan, opened.resources)
     pairs = await settle(
-        _pair(index, item, sides, judge, measuring.counting) for index, item in enumerate(plan.items)
+        _pair(index, item, sides, judge, opened.counting) for index, item in enumerate(plan.items)
     )
     for report in filter(None, map(fit_report, sides)):
         resources.notice(report)
-    found = _comparison(measuring, config, tuple(pairs), sides)
+    found = _comparison(plan, opened, config, tuple(pairs), sides)
     write_atomically(found.run_dir / ITEMS_NAME, plain_lines(pair.as_dict() for pair in pairs))
     text = json.dumps(found.as_dict(), ensure_ascii=False, indent=2) + "\n"
     write_atomically(found.run_dir / SUMMARY_NAME, text)
@@ -187,16 +188,19 @@ async def _pair(index: int, item: Item, sides: Sequence[Answerer], judge: Judge,
 
 
 def _comparison(
-    measuring: Measuring, config: CompareConfig, pairs: tuple[Pair, ...], sides: Sequence[Answerer]
+    plan: MeasuringPlan,
+    opened: Opened,
+    config: CompareConfig,
+    pairs: tuple[Pair, ...],
+    sides: Sequence[Answerer],
 ) -> Comparison:
     outcomes = [pair.outcome for pair in pairs if pair.outcome is not None]
     counts = tally(outcomes)
     read = [pair.outcome if isinstance(pair.outcome, PairOutcome) else None for pair in pairs]
     worth = [None if one is None else float(WORTH[one.outcome]) for one in read]
     length, interval = _length_controlled(pairs, config)
-    plan = measuring.plan
     return Comparison(
-        run_dir=measuring.directory.path,
+        run_dir=opened.directory.path,
         facts={
             "alignment": plan.sides[0].subject.name,
             "against": plan.sides[1].subject.name,
@@ -216,7 +220,7 @@ def _comparison(
         length_interval=interval,
         words=(_mean_words(pairs, 0), _mean_words(pairs, 1)),
         simulated=plan.simulated,
-        sent=dict(measuring.resources.record.sent),
+        sent=dict(opened.resources.record.sent),
     )
 
 

@@ -6,6 +6,7 @@ import json
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from drpo.config_judging import EvaluateConfig
@@ -16,7 +17,7 @@ from drpo.live import Resources, key_in
 from drpo.llm.retry import Patience
 from drpo.measured import SUMMARY_NAME
 from drpo.measuring.answering import Answerer, fit_report, made_for_another, open_side
-from drpo.measuring.judge import Judge
+from drpo.measuring.judge import Judge, open_judge
 from drpo.measuring.plan import MeasuringPlan, self_preference
 from drpo.measuring.progress import Counting
 from drpo.measuring.results import (
@@ -27,7 +28,7 @@ from drpo.measuring.results import (
     part_of,
     rewards_of,
 )
-from drpo.measuring.running import Measuring, measure
+from drpo.measuring.running import Opened, measure
 from drpo.plan import digest_of, run_path
 from drpo.problems import Response
 from drpo.run import Hooks
@@ -47,20 +48,20 @@ async def run_evaluate(
     The same call again reads the record and sends nothing. counting: one that is shown meanwhile.
     """
     counting = counting or Counting(plan, run_path(plan), len(plan.items))
-    return await measure(plan, environment, hooks, counting, _evaluate)
+    return await measure(plan, environment, hooks, counting, partial(_evaluate, plan))
 
 
-async def _evaluate(measuring: Measuring) -> Evaluation:
-    plan, resources = measuring.plan, measuring.resources
+async def _evaluate(plan: MeasuringPlan, opened: Opened) -> Evaluation:
+    resources = opened.resources
     config = plan.config
     assert isinstance(config, EvaluateConfig)
     for said in filter(None, [self_preference(plan), *made_for_another(plan)]):
         resources.notice(said)
     llm = await open_model(plan.models["base"], resources)
     answerer = await open_side(plan, plan.sides[0], resources, llm)
-    judge = await measuring.judge() if config.judge is not None else None
+    judge = await open_judge(plan, opened.resources) if config.judge is not None else None
     items = await settle(
-        _one(index, item, answerer, judge, measuring.counting) for index, item in enumerate(plan.items)
+        _one(index, item, answerer, judge, opened.counting) for index, item in enumerate(plan.items)
     )
     rewards = None
     if config.reward_model is not None:
@@ -70,7 +71,7 @@ async def _evaluate(measuring: Measuring) -> Evaluation:
     if (report := fit_report(answerer)) is not None:
         resources.notice(report)
     evaluation = Evaluation(
-        run_dir=measuring.directory.path,
+        run_dir=opened.directory.path,
         facts=_facts(plan, answerer),
         items=tuple(items),
         parts=_parts(plan, config, items) if judge is not None else (),

@@ -9,8 +9,11 @@ from drpo.ask import Asker, derived_seed
 from drpo.compose import Sampling
 from drpo.judging.questions import JudgeTemplates, read_scores, scores_schema, verdict_schema
 from drpo.judging.verdicts import Verdict, read_verdict
+from drpo.live import Resources
 from drpo.llm.base import Message, Request
+from drpo.measuring.plan import MeasuringPlan
 from drpo.types import Aspect, AspectScore, Failed
+from drpo.wiring import open_model, structured_for
 
 REPEAT_TEMPERATURE = 1.0
 
@@ -56,3 +59,12 @@ class Judge:
             return request
         seed = derived_seed(self.random_seed, f"repeat {repeat}: {text}")
         return replace(request, temperature=REPEAT_TEMPERATURE, seed=seed)
+
+
+async def open_judge(plan: MeasuringPlan, resources: Resources) -> Judge:
+    """The judge of the plan, behind its wrappers."""
+    config, choice = plan.config, plan.models["judge"]
+    llm = await open_model(choice, resources)
+    asker = Asker(llm, plan.inputs.templates, config.repairs, structured_for(plan, "judge"))
+    sampling = Sampling(temperature=0.0, max_tokens=config.max_tokens)
+    return Judge(asker, choice.identity, sampling, plan.judge_templates, config.random_seed)

@@ -7,49 +7,34 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
-from drpo.ask import Asker
-from drpo.compose import Sampling
 from drpo.errors import BudgetSpent
 from drpo.live import Resources
 from drpo.llm.ledger import Ledger, Limits
 from drpo.llm.recorder import Record
-from drpo.measuring.judge import Judge
-from drpo.measuring.plan import MeasuringPlan
 from drpo.measuring.progress import Counting, KeptProgress
-from drpo.plan import run_path
+from drpo.plan import RunPlan, run_path
 from drpo.run import Hooks, log_failure, supervise
 from drpo.run_dir import RunDirectory
 from drpo.tariffs import refuse_unpriced, tariffs_of
-from drpo.wiring import open_model, structured_for
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Measuring:
+class Opened:
     """What a measurement works with. counting: is told of each item that is done."""
 
-    plan: MeasuringPlan
     directory: RunDirectory
     resources: Resources
     counting: Counting
 
-    async def judge(self) -> Judge:
-        """The judge of the plan, behind its wrappers."""
-        plan, config = self.plan, self.plan.config
-        choice = plan.models["judge"]
-        llm = await open_model(choice, self.resources)
-        asker = Asker(llm, plan.inputs.templates, config.repairs, structured_for(plan, "judge"))
-        sampling = Sampling(temperature=0.0, max_tokens=config.max_tokens)
-        return Judge(asker, choice.identity, sampling, plan.judge_templates, config.random_seed)
-
 
 async def measure(
-    plan: MeasuringPlan,
+    plan: RunPlan,
     environment: Mapping[str, str],
     hooks: Hooks,
     counting: Counting,
-    work: Callable[[Measuring], Awaitable[T]],
+    work: Callable[[Opened], Awaitable[T]],
 ) -> T:
     """The result of `work`, over a run directory that resumes: what is recorded is not asked again.
 
@@ -58,8 +43,8 @@ async def measure(
     refuse_unpriced(plan, environment)
     directory = RunDirectory(run_path(plan), plan)
     try:
-        async with _opened(plan, directory, environment, hooks, counting) as measuring:
-            return await supervise(work(measuring), measuring.resources, hooks)
+        async with _opened(plan, directory, environment, hooks, counting) as opened:
+            return await supervise(work(opened), opened.resources, hooks)
     except BudgetSpent as spent:
         raise BudgetSpent(f"{spent}. There is no result yet; a higher limit goes on from here") from None
     except BaseException as error:
@@ -71,12 +56,12 @@ async def measure(
 
 @contextlib.asynccontextmanager
 async def _opened(
-    plan: MeasuringPlan,
+    plan: RunPlan,
     directory: RunDirectory,
     environment: Mapping[str, str],
     hooks: Hooks,
     counting: Counting,
-) -> AsyncIterator[Measuring]:
+) -> AsyncIterator[Opened]:
     def notice(said: str) -> None:
         counting.notice(said)
         hooks.notice(said)
@@ -90,7 +75,7 @@ async def _opened(
     counting.attach(ledger, record)
     async with KeptProgress(directory.path, counting):
         try:
-            yield Measuring(plan, directory, resources, counting)
+            yield Opened(directory, resources, counting)
         finally:
             await resources.close()
             directory.note_spent(ledger.spent)

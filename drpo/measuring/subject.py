@@ -10,7 +10,7 @@ from typing import Any, Literal
 from drpo.alignment import AnswerEnd, template_digest
 from drpo.compose import PromptForm
 from drpo.config import INITIAL_PROMPT
-from drpo.config_judging import NONE, URIAL, AnsweringConfig
+from drpo.config_asking import NONE, URIAL, AskingConfig
 from drpo.data import read_examples
 from drpo.errors import InputError
 from drpo.loading import load_alignment
@@ -66,7 +66,7 @@ class Subject:
         return json.dumps({"name": self.name, **self.as_dict()}, ensure_ascii=False, indent=2) + "\n"
 
 
-def read_subject(name: str, flag: str, config: AnsweringConfig) -> Subject:
+def read_subject(name: str, flag: str, config: AskingConfig) -> Subject:
     """The subject that `name` means: none, urial, a run (a directory, or a name in the runs folder) or an
     alignment file. flag: the setting that names it, for errors (InputError)."""
     if name in (NONE, URIAL) and not Path(name).exists():
@@ -95,7 +95,7 @@ def read_subject(name: str, flag: str, config: AnsweringConfig) -> Subject:
     return _with_shots(subject, flag, config)
 
 
-def _baseline(name: str, config: AnsweringConfig) -> Subject:
+def _baseline(name: str, config: AskingConfig) -> Subject:
     templates = Templates(config.prompts)
     if name == NONE:
         return Subject(NONE, INITIAL_PROMPT, (), 0, "", templates)
@@ -105,7 +105,7 @@ def _baseline(name: str, config: AnsweringConfig) -> Subject:
     return Subject(URIAL, prompt, examples, URIAL_SHOTS, "", templates)
 
 
-def _with_shots(subject: Subject, flag: str, config: AnsweringConfig) -> Subject:
+def _with_shots(subject: Subject, flag: str, config: AskingConfig) -> Subject:
     """The subject with as many shots as the settings say."""
     if config.shots is None:
         return subject
