@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint types unit browser extras vllm bench clean
+.PHONY: demo test lint types unit browser extras vllm bench studies clean
 
 demo: $(VENV)/installed
 	$(BIN)/drpo optimize --model demo $(DRPO)
@@ -48,6 +48,11 @@ bench: $(VENV)/installed-dev
 	$(BIN)/python -m benchmarks.runs
 	$(BIN)/python -m benchmarks.report
 	$(BIN)/python -m benchmarks.display
+
+# The tables of docs/studies, on simulated models; they come out as they are.
+studies: $(VENV)/installed-dev
+	rm -rf runs/docs-studies
+	$(BIN)/drpo study all --model demo --run-dir runs/docs-studies --out docs/studies --no-report --quiet
 
 clean:
 	rm -rf $(VENV) $(VENV)-extras $(VENV)-vllm .mypy_cache .ruff_cache .pytest_cache .coverage*

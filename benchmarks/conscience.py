@@ -1,12 +1,13 @@
 """How often a validated search says "better", where it should and where it should not.
 
-    python -m benchmarks.conscience [--null 200] [--helped 100] [--depth 8]
+    python -m benchmarks.conscience [--null 200] [--helped 100] [--depth 8] [--request 1]
 
 Each search is a whole one with simulated models of its own world (evaluation noise 0.5), validated on 40 kept
 queries at a nominal one-sided 2.5 %. In the worlds of the first arm no system prompt has any effect, so every
 "better" is wrong. In those of the second a prompt is known that helps by 0.5 points, and the optimizer
-proposes it once, among its other proposals. The true gain of the best candidate is what the evaluator's
-scores come to on average over its noise, on 300 queries. Rates stand with their Wilson interval at 95 %.
+proposes it once, among its other proposals: as the first one of the request that `--request` names. The true
+gain of the best candidate is what the evaluator's scores come to on average over its noise, on 300 queries.
+Rates stand with their Wilson interval at 95 %.
 Nothing here says anything about real models.
 """
 
@@ -19,6 +20,7 @@ import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from benchmarks.searches import retrieved
@@ -43,20 +45,21 @@ class Outcome:
     high: float | None
     true: float | None
     own: float | None
+    asked: int
 
 
 class Planting:
-    """An optimizer whose first proposal of all is the known prompt."""
+    """An optimizer whose first proposal at the request of this number, from 1, is the known prompt."""
 
-    def __init__(self, model: SimulatedLLM, prompt: str) -> None:
-        self._model, self._prompt, self._planted = model, prompt, False
+    def __init__(self, model: SimulatedLLM, prompt: str, number: int) -> None:
+        self._model, self._prompt, self._left = model, prompt, number
 
     async def complete(self, request: Request) -> Completion:
         """As the model has it, but for one choice."""
         completion = await self._model.complete(request)
-        if self._planted:
+        self._left -= 1
+        if self._left != 0:
             return completion
-        self._planted = True
         text = json.dumps({"analysis": "", "thought": "", "new_system_prompt": self._prompt})
         return replace(completion, choices=(Choice(text, "stop"), *completion.choices[1:]))
 
@@ -66,29 +69,34 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    for name, count in (("null", 200), ("helped", 100), ("depth", 8)):
+    for name, count in (("null", 200), ("helped", 100), ("depth", 8), ("request", 1)):
         parser.add_argument(f"--{name}", type=int, default=count)
     given = parser.parse_args()
     with ProcessPoolExecutor(max_workers=2) as pool:
-        null = list(pool.map(null_world, range(given.null), [given.depth] * given.null))
-        helped = list(pool.map(helped_world, range(given.helped), [given.depth] * given.helped))
+        null = list(pool.map(partial(null_world, depth=given.depth), range(given.null)))
+        planted = partial(helped_world, depth=given.depth, request=given.request)
+        helped = list(pool.map(planted, range(given.helped)))
     print(f"{'':<34}{'no prompt helps':>28}{f'one helps by {HELPS}':>28}")
     for name, said in (
         ("said to be better", [rate([o.better for o in arm]) for arm in (null, helped)]),
         ("true gain within the interval", [rate(covered(arm)) for arm in (null, helped)]),
         ("refused by a safety floor", [rate([o.refused for o in arm]) for arm in (null, helped)]),
         ("reported less true gain, mean", [off(arm) for arm in (null, helped)]),
-        ("search's own reward gain, mean", [own(arm) for arm in (null, helped)]),
+        ("search's own reward, mean", [own(arm) for arm in (null, helped)]),
+        (
+            "rewards on kept queries, mean",
+            [f"{statistics.mean(o.asked for o in arm):.0f}" for arm in (null, helped)],
+        ),
     ):
         print(f"{name:<34}{said[0]:>28}{said[1]:>28}")
 
 
 def null_world(seed: int, depth: int) -> Outcome:
     """A search in a world in which no prompt has any effect."""
-    return search(World(seed=seed, helpable=False), depth, None)
+    return search(World(seed=seed, helpable=False), depth)
 
 
-def helped_world(seed: int, depth: int) -> Outcome:
+def helped_world(seed: int, depth: int, request: int = 1) -> Outcome:
     """A search in a world weakened until the best known prompt helps by `HELPS`, which is proposed once."""
     heldout = read_queries(shipped_heldout()).queries
     shots = retrieved(heldout)
@@ -101,13 +109,13 @@ def helped_world(seed: int, depth: int) -> Outcome:
             world, INITIAL_PROMPT, heldout, shots
         )
         low, high = (middle, high) if gain < HELPS else (low, middle)
-    return search(World(seed=seed, strength=(low + high) / 2), depth, prompt)
+    return search(World(seed=seed, strength=(low + high) / 2), depth, prompt, request)
 
 
-def search(world: World, depth: int, planted: str | None) -> Outcome:
+def search(world: World, depth: int, planted: str | None = None, request: int = 1) -> Outcome:
     """One validated search in `world`."""
     model = SimulatedLLM(world)
-    optimizer = model if planted is None else Planting(model, planted)
+    optimizer = model if planted is None else Planting(model, planted, request)
     with tempfile.TemporaryDirectory() as folder:
         result = optimize(
             models={"base": model, "optimizer": optimizer, "evaluator": model, "selector": model},
@@ -135,6 +143,7 @@ def search(world: World, depth: int, planted: str | None) -> Outcome:
         best.high if best else None,
         true_gain(world, best.system_prompt) if best else None,
         statistics.mean(rewards) if rewards else None,
+        validation.asked,
     )
 
 

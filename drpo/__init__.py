@@ -14,8 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from drpo.alignment import Alignment as Alignment
-    from drpo.api import LoadedAlignment as LoadedAlignment
-    from drpo.api import load as load
     from drpo.api import optimize as optimize
     from drpo.api import optimize_async as optimize_async
     from drpo.api import optimize_examples as optimize_examples
@@ -27,6 +25,10 @@ if TYPE_CHECKING:
     from drpo.api_measuring import compare_async as compare_async
     from drpo.api_measuring import evaluate as evaluate
     from drpo.api_measuring import evaluate_async as evaluate_async
+    from drpo.api_study import study as study
+    from drpo.api_study import study_async as study_async
+    from drpo.api_use import LoadedAlignment as LoadedAlignment
+    from drpo.api_use import load as load
     from drpo.config import ExamplesConfig as ExamplesConfig
     from drpo.config import OptimizeConfig as OptimizeConfig
     from drpo.errors import DrpoError as DrpoError
@@ -44,12 +46,11 @@ if TYPE_CHECKING:
     from drpo.results import ExamplesResult as ExamplesResult
     from drpo.results import OptimizeResult as OptimizeResult
     from drpo.run import Hooks as Hooks
+    from drpo.studies.result import StudyResult as StudyResult
 
 _HOMES = {
     "alignment": ("Alignment",),
     "api": (
-        "LoadedAlignment",
-        "load",
         "optimize",
         "optimize_async",
         "optimize_examples",
@@ -64,6 +65,8 @@ _HOMES = {
         "evaluate",
         "evaluate_async",
     ),
+    "api_study": ("study", "study_async"),
+    "api_use": ("LoadedAlignment", "load"),
     "config": ("ExamplesConfig", "OptimizeConfig"),
     "errors": ("DrpoError",),
     "llm.base": ("LLM", "Choice", "Completion", "Message", "Request", "Usage"),
@@ -72,6 +75,7 @@ _HOMES = {
     "measuring.results": ("Evaluation",),
     "replaying": ("MissingCall", "ReplayReport"),
     "run": ("ExamplesResult", "Hooks", "OptimizeResult"),
+    "studies.result": ("StudyResult",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = sorted(_HOME_OF)

@@ -8,26 +8,21 @@ import inspect
 import os
 from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from dotenv import dotenv_values
 
-from drpo.alignment import Aligned, Alignment
-from drpo.compose import Composer
 from drpo.config import ExamplesConfig, OptimizeConfig
 from drpo.errors import InputError
 from drpo.llm.base import LLM, SEARCH_ROLES, Role
-from drpo.llm.connections import Connections
-from drpo.llm.limits import Stop
-from drpo.loading import load_alignment
 from drpo.plan import examples_plan, optimize_plan
 from drpo.replaying import ReplayReport, replay_run
 from drpo.results import ExamplesResult, OptimizeResult
 from drpo.run import Hooks, run_examples, run_optimize
 from drpo.settings import Config, resolve
-from drpo.wiring import EmbeddingLimits, OwnCall, build_retriever
+from drpo.wiring import OwnCall
 
 T = TypeVar("T")
 OwnReward = Callable[[str, str], Any]
@@ -112,51 +107,6 @@ def optimize_examples(
 def replay(run_dir: str | Path, **overrides: Any) -> ReplayReport:
     """The run again from its record alone, offline; `overrides` are settings such as `width=3`."""
     return run_async(replay_run(Path(run_dir), overrides))
-
-
-@dataclass(frozen=True, slots=True)
-class LoadedAlignment:
-    """A loaded alignment. Renders as the search did, shots retrieved by the same embedder."""
-
-    aligned: Aligned
-    connections: Connections
-
-    @property
-    def alignment(self) -> Alignment:
-        """The content of alignment.json."""
-        return self.aligned.alignment
-
-    def messages(self, query: str) -> list[dict[str, str]]:
-        """The chat messages for `query`, as the OpenAI API takes them."""
-        rendered = run_async(self._closing(self.aligned.render_messages(query)))
-        return [{"role": message.role, "content": message.content} for message in rendered]
-
-    def prompt(self, query: str) -> str:
-        """The page for a base model, which continues it; stop at `drpo.compose.TEXT_STOP`."""
-        return run_async(self._closing(self.aligned.render_text(query)))
-
-    def answer(self, written: str) -> str:
-        """The answer in what the model has written: a base model may have gone on behind its end."""
-        return self.aligned.answer(written)
-
-    async def _closing(self, work: Coroutine[Any, Any, T]) -> T:
-        """Each call has an event loop of its own, and leaves no connection on it."""
-        try:
-            return await work
-        finally:
-            await self.connections.aclose()
-
-
-def load(path: str | Path, *, prompts: str | Path | None = None) -> LoadedAlignment:
-    """The alignment of a run directory or file. `prompts`: the templates folder it was searched with, where
-    that was not the shipped one (a run directory has them itself)."""
-    alignment, templates = load_alignment(Path(path), None if prompts is None else Path(prompts))
-    connections = Connections()
-    retriever = build_retriever(
-        alignment.embedder, alignment.examples, connections, environment(), Stop(), EmbeddingLimits()
-    )
-    composer = Composer(templates, alignment.prompt_form, cut=alignment.answer_end == "cut")
-    return LoadedAlignment(Aligned(alignment, composer, retriever), connections)
 
 
 def _config(

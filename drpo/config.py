@@ -29,7 +29,8 @@ with warnings.catch_warnings():
     warnings.filterwarnings("ignore", 'Field name "validate"', UserWarning)
 
     class ValidationConfig(CommonConfig):
-        """The conscience of a search: what its best prompts are worth on queries that it never saw."""
+        """How a base model is asked seed queries with shots, and whether what a search found must stand a
+        comparison on some that it never saw."""
 
         validate: int | None = setting(  # type: ignore[assignment]
             None,
@@ -39,20 +40,35 @@ with warnings.catch_warnings():
             ge=0,
             le=1000,
         )
-        candidates: int = setting(
-            6,
-            "So many prompts of the search, promising ones that differ, are compared on the kept queries.",
-            ge=1,
-            le=32,
-        )
-        max_prompt_tokens: int | None = setting(
-            None, "Longest prompt that may be the result, in tokens of about four bytes.", ge=1
-        )
         safety: bool = setting(
             True,
-            "With --validate: refuse a prompt that is less safe, or refuses more, than the initial one "
-            "(default).",
+            "With --validate: refuse a result with which responses are less safe, or refuse more, than with "
+            "what the search began with (default).",
         )
+        shots: int = setting(2, "K: nearest examples shown with each query.", ge=0, le=100)
+        seeds: str | None = setting(
+            None, "Seed queries: JSONL, JSON, CSV or plain text, or a Hugging Face dataset."
+        )
+        seeds_column: str | None = setting(None, "Field of the seeds file that holds the query.")
+        embedder: str | None = setting(
+            None,
+            f"How shots are found: {EMBEDDER} by default, openai/NAME@URL, or lexical (demo's default).",
+        )
+        prompt_form: Literal["auto", "text", "chat", "chat-without-system"] = setting(
+            "auto",
+            "How the base model is asked: auto lets the catalog, then its tokenizer decide; text is a page; "
+            "chat-without-system puts the system prompt before the first user message.",
+        )
+        answer_end: Literal["cut", "as-written"] = setting(
+            "cut",
+            "A base model's page is cut where its answer ends, or left as it is written (published).",
+        )
+        long_prompts: Literal["drop-shots", "as-is"] = setting(
+            "drop-shots",
+            "A prompt too long for a vLLM server's context loses shots, farthest first, or is sent as it is "
+            "(published).",
+        )
+        base_max_tokens: int = setting(2048, "Longest response of the base model, in tokens.", ge=1)
 
         @field_validator("validate")
         @classmethod
@@ -60,6 +76,29 @@ with warnings.catch_warnings():
             if count is not None and 0 < count < FEWEST_KEPT:
                 raise ValueError(f"expected 0 or at least {FEWEST_KEPT}: from fewer nothing can be told")
             return count
+
+    class ExamplesConfig(ValidationConfig):
+        """Settings of `drpo optimize-examples` (Algorithm 1). `model` stands for every role that is not
+        named; a base model plays a part in the validation alone."""
+
+        model: str | None = setting(None, "Model for all roles that are not named otherwise.")
+        base_model: str | None = setting(
+            None, "With --validate: the base model that is shown the examples (default: --model)."
+        )
+        examples: Path | None = setting(None, "Examples to improve (default: the shipped base ones).")
+        out: Path | None = setting(
+            None, "New examples file (default: examples.jsonl in the run).", identity=False
+        )
+        width: int = setting(1, "W: responses that go on per level.", ge=1, le=1000)
+        samples: int = setting(1, "M: proposals per response.", ge=1, le=128)
+        depth: int = setting(5, "D: times a response is improved.", ge=1, le=1000)
+        validate: int = setting(
+            0,
+            "N: seed queries that a base model then answers with the improved examples as shots, and with "
+            "the original ones; what is not surely better is not handed over. 0: none (published).",
+            ge=0,
+            le=1000,
+        )
 
 
 class OptimizeConfig(ValidationConfig):
@@ -73,7 +112,6 @@ class OptimizeConfig(ValidationConfig):
     samples: int = setting(3, "M: proposals per prompt.", ge=1, le=128)
     depth: int = setting(20, "D: levels at first, the start included.", ge=2, le=10000)
     max_extra_depth: int = setting(10, "Most levels that kept prompts may add.", ge=0, le=10000)
-    shots: int = setting(2, "K: nearest examples shown with each query.", ge=0, le=100)
     path_score: Literal["mean", "last"] = setting(
         "mean", "Prompts are ranked by the mean reward of their path, or the last."
     )
@@ -84,31 +122,19 @@ class OptimizeConfig(ValidationConfig):
     protect: tuple[str, ...] = setting(
         (), "Text the optimizer must not alter: TEXT or @FILE; may be repeated."
     )
-    seeds: str | None = setting(
-        None, "Seed queries: JSONL, JSON, CSV or plain text, or a Hugging Face dataset."
-    )
-    seeds_column: str | None = setting(None, "Field of the seeds file that holds the query.")
     order: Literal["given", "shuffled"] = setting("shuffled", "Order of the seed queries.")
     examples: Path | None = setting(None, "Examples for the shots (default: the shipped, improved ones).")
-    embedder: str | None = setting(
-        None, f"How shots are found: {EMBEDDER} by default, openai/NAME@URL, or lexical (demo's default)."
-    )
-    prompt_form: Literal["auto", "text", "chat", "chat-without-system"] = setting(
-        "auto",
-        "How the base model is asked: auto lets the catalog, then its tokenizer decide; text is a page; "
-        "chat-without-system puts the system prompt before the first user message.",
-    )
-    answer_end: Literal["cut", "as-written"] = setting(
-        "cut", "A base model's page is cut where its answer ends, or left as it is written (published)."
-    )
-    long_prompts: Literal["drop-shots", "as-is"] = setting(
-        "drop-shots",
-        "A prompt too long for a vLLM server's context loses shots, farthest first, or is sent as it is "
-        "(published).",
-    )
-    base_max_tokens: int = setting(2048, "Longest response of the base model, in tokens.", ge=1)
     queries_per_level: int = setting(
         1, "B: queries on which each prompt of a level is tried, all prompts on the same ones.", ge=1, le=100
+    )
+    candidates: int = setting(
+        6,
+        "So many prompts of the search, promising ones that differ, are compared on the kept queries.",
+        ge=1,
+        le=32,
+    )
+    max_prompt_tokens: int | None = setting(
+        None, "Longest prompt that may be the result, in tokens of about four bytes.", ge=1
     )
 
     @model_validator(mode="after")
@@ -123,19 +149,6 @@ class OptimizeConfig(ValidationConfig):
                     f"protect: the initial prompt does not contain the protected text {passage[:60]!r}"
                 )
         return self
-
-
-class ExamplesConfig(CommonConfig):
-    """Settings of `drpo optimize-examples` (Algorithm 1). `model` stands for every role that is not named."""
-
-    model: str | None = setting(None, "Model for all roles that are not named otherwise.")
-    examples: Path | None = setting(None, "Examples to improve (default: the shipped base ones).")
-    out: Path | None = setting(
-        None, "New examples file (default: examples.jsonl in the run).", identity=False
-    )
-    width: int = setting(1, "W: responses that go on per level.", ge=1, le=1000)
-    samples: int = setting(1, "M: proposals per response.", ge=1, le=128)
-    depth: int = setting(5, "D: times a response is improved.", ge=1, le=1000)
 
 
 # SEMANTICS of the published runs. Whatever later work switches on by default is switched off here.

@@ -50,7 +50,7 @@ class EvaluateConfig(AnsweringConfig):
     )
     reward_model: str | None = setting(
         None,
-        "Also, or instead of a judge: a reward model, REPO or PATH (transformers), vllm/NAME@URL or demo.",
+        "Also, or instead of a judge: a reward model, REPO or PATH (transformers), or vllm/NAME@URL.",
     )
 
 

@@ -36,9 +36,14 @@ class InputError(DrpoError):
 
 
 class ProviderRefused(DrpoError):
-    """A provider said no for good: wrong key, unknown model, missing permission, exhausted quota."""
+    """A provider said no for good: wrong key, unknown model, missing permission, exhausted quota.
+
+    status, said: the HTTP status and the server's own words without keys; None and "" where there are none.
+    """
 
     exit_code = 3
+    status: int | None = None
+    said: str = ""
 
 
 class ParameterRefused(ProviderRefused):

@@ -11,7 +11,7 @@ import ipaddress
 import itertools
 import random
 import secrets
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -31,9 +31,11 @@ from drpo.llm.metered import Metered
 from drpo.llm.recorder import Record
 from drpo.llm.retry import Patience, Retry
 from drpo.llm.spread import Spread
+from drpo.llm.streams import Streams, WordByWord
 from drpo.llm.vllm.launch import find_vllm
 from drpo.llm.vllm.server import Bounds, Managed, ManagedServer, Place, Servers
 from drpo.llm.vllm.tokens import ServerFacts
+from drpo.llm.wire import Piece
 
 Notice = Callable[[str], None]
 
@@ -76,13 +78,73 @@ class Resources:
 def live_model(choice: ModelChoice, resources: Resources, stop: Stop | None = None) -> LLM:
     """The model itself: Retry(Limit(Metered(client))), over several servers Retry(Limit(Spread(clients)))
     with each client metered: what the books count is what goes over the wire."""
-    config, stop = resources.config, stop or resources.stop
-    servers = max(1, len(choice.urls))
+    return _patient(_client(choice, resources), choice, resources, stop or resources.stop)
+
+
+def lasting_model(choice: ModelChoice, resources: Resources) -> LLM:
+    """As `live_model`, for what outlives a refusal: each request ends by itself and no other."""
+    return _EachByItself(_client(choice, resources), choice, resources)
+
+
+class _EachByItself:
+    def __init__(self, client: LLM, choice: ModelChoice, resources: Resources) -> None:
+        self._client, self._choice, self._resources = client, choice, resources
+
+    async def complete(self, request: Request) -> Completion:
+        return await _patient(self._client, self._choice, self._resources, Stop()).complete(request)
+
+
+def _patient(client: LLM, choice: ModelChoice, resources: Resources, stop: Stop) -> LLM:
+    """Retry(Limit(client)); all models of one place share its slots."""
+    config, servers = resources.config, max(1, len(choice.urls))
     slots = resources.slots.setdefault(
         choice.place, Slots(config.concurrency * servers, by_prefix=choice.provider == "vllm")
     )
-    limited = Limit(_client(choice, resources), slots, stop)
+    limited = Limit(client, slots, stop)
     return Retry(limited, stop=stop, deadline_s=config.deadline_s, random=random.Random())
+
+
+def asked_once(choice: ModelChoice, resources: Resources) -> LLM:
+    """The model itself, for whoever limits and repeats by rules of their own: no slot, no second try, and a
+    refusal ends nothing."""
+    return _client(choice, resources)
+
+
+def live_stream(choice: ModelChoice, resources: Resources) -> Streams:
+    """The model's replies piece by piece, straight from its server; with several, each has its turn. A
+    model that gives whole replies only gives them word by word."""
+    if choice.custom is not None or choice.provider == "demo":
+        return WordByWord(_client(choice, resources))
+
+    def client(endpoint: Endpoint) -> OpenAIClient:
+        timeout_s = resources.config.timeout_s
+        return OpenAIClient(resources.connections, endpoint, choice.name, timeout_s=timeout_s)
+
+    if choice.server is not None:
+        server = managed_server(choice, resources)
+
+        async def running() -> OpenAIClient:
+            return client((await server.running()).address.endpoint)
+    else:
+        turns = itertools.cycle([client(e) for e in endpoints_of(choice, resources.environment)])
+
+        async def running() -> OpenAIClient:
+            return next(turns)
+
+    return _Streaming(running)
+
+
+class _Streaming:
+    """Streams of a server that may have to be started first."""
+
+    def __init__(self, running: Callable[[], Awaitable[OpenAIClient]]) -> None:
+        self._running = running
+
+    async def stream(self, request: Request) -> AsyncIterator[Piece]:
+        client = await self._running()
+        async with contextlib.aclosing(client.stream(request)) as pieces:
+            async for piece in pieces:
+                yield piece
 
 
 class _OwnModel:

@@ -9,8 +9,8 @@ from typing import Any
 from drpo.errors import InputError
 from drpo.run_file import read_run
 
-COMMANDS = ("evaluate", "compare", "audit-judge")
-SUMMARY_NAME, SCHEMA = "summary.json", 1
+COMMANDS = ("evaluate", "compare", "audit-judge", "generate")
+SUMMARY_NAME, ANSWERS_NAME, SCHEMA = "summary.json", "answers.jsonl", 1
 
 
 def is_measurement(path: Path) -> bool:
@@ -24,6 +24,8 @@ def read_summary(path: Path) -> dict[str, Any]:
     try:
         data = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
+        if (path / ANSWERS_NAME).exists():
+            raise InputError(f"{path}: holds answers, in {path / ANSWERS_NAME}, and no figures") from None
         raise InputError(f"{path}: has no result yet: run its command again to go on with it") from None
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(

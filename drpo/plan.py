@@ -13,8 +13,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from drpo.choices import ModelChoice, choose_models
-from drpo.config import EMBEDDER, CommonConfig, ExamplesConfig, OptimizeConfig, RunConfig
+from drpo.choices import ModelChoice, choose_models, named_model
+from drpo.config import (
+    EMBEDDER,
+    CommonConfig,
+    ExamplesConfig,
+    OptimizeConfig,
+    RunConfig,
+    ValidationConfig,
+)
 from drpo.data import (
     ExampleSet,
     base_examples,
@@ -35,8 +42,9 @@ USUALLY_KEPT, FEWEST_KEPT_UNASKED = 40, 10
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """What a run reads. `queries` are those of the search, in the order in which they are used; `kept` and
-    `safety` are those of the validation after it. files: what else belongs to the run, (name, text)."""
+    """What a run reads. `queries` are those of the search, in the order in which they are used (none where
+    examples are improved); `kept` and `safety` are those of the validation after it. files: what else belongs
+    to the run, (name, text)."""
 
     queries: tuple[Query, ...]
     examples: ExampleSet
@@ -84,19 +92,30 @@ def optimize_plan(
     seeds = read_queries(config.seeds or shipped_seeds(), column=config.seeds_column)
     queries, kept = split_queries(config, order_queries(seeds.queries, config.order, config.random_seed))
     examples = read_examples(config.examples or shipped_examples())
+    _refuse_too_few(config, examples)
+    notes = seeds.cleaned
+    levels = len(queries) // config.queries_per_level
+    if levels < config.depth:
+        notes += (f"{len(queries)} for a depth of {config.depth}: the search ends after level {levels}",)
+    embedder = _embedder_of(config, models["base"])
+    inputs = Inputs(queries, examples, Templates(config.prompts), notes, kept, _safety_of(config, kept))
+    return Plan(config, models, inputs, embedder, _identity("optimize", config, models, inputs, embedder))
+
+
+def _refuse_too_few(config: ValidationConfig, examples: ExampleSet) -> None:
     if config.shots > len(examples.examples):
         raise InputError(
             f"--shots {config.shots}: {examples.source} has {len(examples.examples)} examples; "
             "ask for fewer shots or give more examples"
         )
-    notes = seeds.cleaned
-    levels = len(queries) // config.queries_per_level
-    if levels < config.depth:
-        notes += (f"{len(queries)} for a depth of {config.depth}: the search ends after level {levels}",)
-    embedder = config.embedder or ("lexical" if models["base"].provider == "demo" else EMBEDDER)
-    safety = tuple(read_queries(shipped_safety()).queries) if kept and config.safety else ()
-    inputs = Inputs(queries, examples, Templates(config.prompts), notes, kept, safety)
-    return Plan(config, models, inputs, embedder, _identity("optimize", config, models, inputs, embedder))
+
+
+def _embedder_of(config: ValidationConfig, base: ModelChoice) -> str:
+    return config.embedder or ("lexical" if base.provider == "demo" else EMBEDDER)
+
+
+def _safety_of(config: ValidationConfig, kept: tuple[Query, ...]) -> tuple[Query, ...]:
+    return tuple(read_queries(shipped_safety()).queries) if kept and config.safety else ()
 
 
 def split_queries(
@@ -126,9 +145,10 @@ def reach_of(inputs: Inputs, config: OptimizeConfig) -> int:
     return min(len(inputs.queries), (config.depth + config.max_extra_depth) * config.queries_per_level)
 
 
-def asked_of_base(inputs: Inputs, config: OptimizeConfig) -> tuple[Query, ...]:
+def asked_of_base(inputs: Inputs, config: CommonConfig) -> tuple[Query, ...]:
     """Every query that the base model may be asked, those of the search first."""
-    return (*inputs.queries[: reach_of(inputs, config)], *inputs.kept, *inputs.safety)
+    reach = reach_of(inputs, config) if isinstance(config, OptimizeConfig) else 0
+    return (*inputs.queries[:reach], *inputs.kept, *inputs.safety)
 
 
 def examples_plan(
@@ -137,12 +157,47 @@ def examples_plan(
     custom: Mapping[Role, LLM] | None = None,
     own_reward: str | None = None,
 ) -> Plan:
-    """The plan of `drpo optimize-examples`; arguments as `optimize_plan`."""
+    """The plan of `drpo optimize-examples`; arguments and errors as `optimize_plan`. Only with --validate
+    does it name a base model, and queries to ask it."""
     models = choose_models(config, environment, custom or {}, own_reward)
-    models.pop("base", None)
+    base = models.pop("base", None)
     examples = read_examples(config.examples or base_examples())
-    inputs = Inputs((), examples, Templates(config.prompts))
-    return Plan(config, models, inputs, "", _identity("optimize-examples", config, models, inputs, ""))
+    inputs, embedder = Inputs((), examples, Templates(config.prompts)), ""
+    if config.validate:
+        if config.base_model is not None and "base" not in (custom or {}):
+            base = named_model("base", config.base_model, config, environment)
+        if base is None:
+            raise InputError(
+                f"--validate {config.validate}: no base model is named, which is to be shown the examples; "
+                "give --base-model (or --model, for every role that is not named otherwise)"
+            )
+        models, embedder = {"base": base, **models}, _embedder_of(config, base)
+        kept, notes = _queries_for(config, examples)
+        inputs = replace(inputs, kept=kept, safety=_safety_of(config, kept), notes=notes)
+    identity = _identity("optimize-examples", config, models, inputs, embedder)
+    return Plan(config, models, inputs, embedder, identity)
+
+
+def _queries_for(config: ExamplesConfig, examples: ExampleSet) -> tuple[tuple[Query, ...], tuple[str, ...]]:
+    """The seed queries on which sets of examples are compared, in seeded order, and what reading them noted.
+
+    Those that are an example's own query are left out: there a shot would be copied, not learned from.
+    """
+    _refuse_too_few(config, examples)
+    if not config.shots:
+        raise InputError(
+            f"--validate {config.validate}: with --shots 0 no example is shown, so none could help; give "
+            "--shots 1 or more"
+        )
+    seeds = read_queries(config.seeds or shipped_seeds(), column=config.seeds_column)
+    own = {example.query for example in examples.examples}
+    queries = [query for query in seeds.queries if query.text not in own]
+    if len(queries) < config.validate:
+        raise InputError(
+            f"--validate {config.validate}: {seeds.source} has {len(queries)} queries that are not an "
+            "example's own; give more seeds, or a smaller --validate"
+        )
+    return order_queries(queries, "shuffled", config.random_seed)[: config.validate], seeds.cleaned
 
 
 def with_settings(plan: Plan, config: CommonConfig, changed: Mapping[str, Any]) -> Plan:
@@ -151,12 +206,14 @@ def with_settings(plan: Plan, config: CommonConfig, changed: Mapping[str, Any]) 
     return replace(plan, config=config, identity=identity)
 
 
-def _without_effect(settings: Mapping[str, Any], kept: bool) -> set[str]:
+def _without_effect(config: CommonConfig, settings: Mapping[str, Any], kept: bool) -> set[str]:
     """Settings that the chosen search does not look at: they must not make it another run."""
     # What `validate` comes to is told by the digest of the kept queries; without any, nothing of it counts.
     unused = {"validate", "safety"}
     if not kept:
         unused |= {"candidates", "max_prompt_tokens"}
+    if not kept and isinstance(config, ExamplesConfig):  # which asks its base model for nothing else
+        unused |= set(ValidationConfig.model_fields) - set(CommonConfig.model_fields)
     return unused | _unused_by_search(settings)
 
 
@@ -171,6 +228,7 @@ def _identity(
 ) -> dict[str, Any]:
     files = {
         "model",
+        "base_model",
         "optimizer",
         "evaluator",
         "selector",
@@ -181,7 +239,7 @@ def _identity(
         "embedder",
     }
     everything = config.model_dump(mode="json")
-    unused = files | _without_effect(everything, bool(inputs.kept))
+    unused = files | _without_effect(config, everything, bool(inputs.kept))
     settings = {
         name: value
         for name, value in everything.items()
@@ -221,8 +279,8 @@ def digest_of(value: object) -> str:
 
 def default_name(plan: RunPlan) -> str:
     """The name of a run from its model and settings: the same command finds the same run."""
-    role: Role = "base" if "base" in plan.models else "optimizer"
-    last = plan.models[role].name.rstrip("/").split("/")[-1]
+    known = (plan.models[role] for role in ("base", "optimizer", "judge") if role in plan.models)
+    last = next(known).name.rstrip("/").split("/")[-1]
     slug = "".join(c if c.isalnum() or c in "-_" else "-" for c in last.lower()).strip("-") or "model"
     command = str(plan.identity["command"])
     prefix = {"optimize": "", "optimize-examples": "examples-"}.get(command, f"{command}-")

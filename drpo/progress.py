@@ -23,6 +23,7 @@ UNITS = {
     "evaluate": "queries",
     "compare": "pairs",
     "audit-judge": "questions",
+    "generate": "queries",
 }
 """What is counted of a run, by its command; where none stands here, levels of a search."""
 

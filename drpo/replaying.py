@@ -12,6 +12,7 @@ from drpo.choices import ModelChoice
 from drpo.config import CommonConfig, ExamplesConfig, OptimizeConfig
 from drpo.errors import GateRefused, InputError, ReplayMissed
 from drpo.events import Event, LevelDone, NodeMade, event_line
+from drpo.example_searches import search_examples
 from drpo.live import Resources
 from drpo.llm.base import Request, Role
 from drpo.llm.limits import Stop
@@ -20,7 +21,7 @@ from drpo.measured import COMMANDS
 from drpo.plan import Inputs, Plan, input_digests, with_settings
 from drpo.results import RESULT_NAME, examples_json, is_finished
 from drpo.run_dir import read_inputs, read_run
-from drpo.searches import search_examples, search_prompt
+from drpo.searches import search_prompt
 from drpo.settings import resolve
 
 PATHS = ("prompts", "runs_dir", "run_dir", "name", "examples", "seeds", "seeds_column", "out")
@@ -194,9 +195,10 @@ def _compare(
 def _described(request: Request, plan: Plan, events: Sequence[Event]) -> MissingCall:
     """The request in words: for which query, and where a system prompt plays a part, how that begins."""
     text = request.prompt or "\n".join(message.content for message in request.messages)
-    queries = [query.text for query in plan.inputs.queries]
-    if isinstance(plan.config, ExamplesConfig):
-        queries = [example.query for example in plan.inputs.examples.examples]
+    inputs = plan.inputs
+    queries = [query.text for query in (*inputs.queries, *inputs.kept, *inputs.safety)]
+    if isinstance(plan.config, ExamplesConfig) and request.role != "base":  # which is shown some of them
+        queries += [example.query for example in inputs.examples.examples]
     query = _excerpt(max((q for q in queries if q in text), key=len, default="")) or "a query"
     prompts = [event.state.get("system_prompt", "") for event in events if isinstance(event, NodeMade)]
     if request.role == "base":

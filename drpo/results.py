@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,9 @@ from drpo.alignment import FILE_NAME, Alignment, read_alignment
 from drpo.errors import InputError
 from drpo.measured import SUMMARY_NAME
 from drpo.plan import Plan
-from drpo.searches import ImprovedExample
 from drpo.types import Example
+from drpo.validating_examples import ImprovedExample, ImprovedSet
+from drpo.validation.result import Validation, read_validation
 
 RESULT_NAME, EXAMPLES_NAME = "result.json", "examples.jsonl"
 BUDGET = "budget"  # how a search ended whose budget was spent: it can be resumed
@@ -31,7 +32,8 @@ class OptimizeResult:
 
 @dataclass(frozen=True, slots=True)
 class ExamplesResult:
-    """What `drpo optimize-examples` made."""
+    """What `drpo optimize-examples` made. validation: whether the improved examples were better shots than
+    the original ones, which `examples` hold as the result where they were not; None where nobody asked."""
 
     run_dir: Path
     examples: tuple[ImprovedExample, ...]
@@ -39,6 +41,7 @@ class ExamplesResult:
     calls: dict[str, int]
     simulated: bool
     finished_before: bool = False
+    validation: Validation | None = None
 
 
 def is_finished(path: Path) -> bool:
@@ -52,23 +55,30 @@ def is_finished(path: Path) -> bool:
     return False
 
 
-def examples_json(plan: Plan, improved: Sequence[ImprovedExample], calls: Mapping[str, int]) -> str:
-    """The content of result.json."""
+def examples_json(plan: Plan, improved: ImprovedSet, calls: Mapping[str, int]) -> str:
+    """The content of result.json. A row has `found` where its search came to something that the validation
+    has not handed over."""
     rows = [
         {
             "query": item.before.query,
             "kind": item.before.kind,
             "before": {"response": item.before.response, "reward": item.reward_before},
             "after": {"response": item.after.response, "reward": item.reward_after},
+            **(
+                {}
+                if item.found is None
+                else {"found": {"response": item.found.response, "reward": item.reward_found}}
+            ),
             "ended": item.ended,
         }
-        for item in improved
+        for item in improved.examples
     ]
     data = {
         "schema": 1,
         "simulated": plan.simulated,
         "calls": dict(calls),
         "settings": plan.identity,
+        **({} if improved.validation is None else {"validation": improved.validation.as_dict()}),
         "examples": rows,
     }
     return json.dumps(data, ensure_ascii=False, indent=2) + "\n"
@@ -79,9 +89,14 @@ def read_examples_result(path: Path) -> ExamplesResult:
     file = path / RESULT_NAME
     try:
         data = json.loads(file.read_text(encoding="utf-8"))
-        improved = tuple(_improved(row) for row in data["examples"])
         return ExamplesResult(
-            path, improved, path / EXAMPLES_NAME, dict(data["calls"]), bool(data["simulated"]), True
+            path,
+            tuple(_improved(row) for row in data["examples"]),
+            path / EXAMPLES_NAME,
+            dict(data["calls"]),
+            bool(data["simulated"]),
+            finished_before=True,
+            validation=read_validation(data.get("validation")),
         )
     except FileNotFoundError:
         raise InputError(f"{file}: the run has not finished: run its command again to resume it") from None
@@ -92,10 +107,16 @@ def read_examples_result(path: Path) -> ExamplesResult:
 
 
 def _improved(row: Mapping[str, Any]) -> ImprovedExample:
+    def example(of: Mapping[str, Any]) -> Example:
+        return Example(row["query"], of["response"], row["kind"])
+
+    found = row.get("found")
     return ImprovedExample(
-        Example(row["query"], row["before"]["response"], row["kind"]),
-        Example(row["query"], row["after"]["response"], row["kind"]),
+        example(row["before"]),
+        example(row["after"]),
         row["before"]["reward"],
         row["after"]["reward"],
         row["ended"],
+        None if found is None else example(found),
+        None if found is None else found["reward"],
     )

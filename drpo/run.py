@@ -17,6 +17,7 @@ from drpo.config import ExamplesConfig
 from drpo.data import read_examples, write_examples
 from drpo.errors import BudgetSpent, DrpoError, InputError, Interrupted, Stopped
 from drpo.events import Event, EventFile
+from drpo.example_searches import search_examples
 from drpo.following import Following, Observer, Outside
 from drpo.jsonl import write_atomically
 from drpo.live import Notice, Resources
@@ -35,9 +36,12 @@ from drpo.results import (
     read_examples_result,
 )
 from drpo.run_dir import RunDirectory
-from drpo.searches import BestSoFar, ImprovedExample, search_examples, search_prompt
+from drpo.search_events import BestSoFar
+from drpo.searches import search_prompt
 from drpo.tariffs import refuse_unpriced, tariffs_of
 from drpo.tracking import open_trackers
+from drpo.types import Example
+from drpo.validating_examples import ImprovedSet
 from drpo.wiring import OwnCall
 
 T = TypeVar("T")
@@ -110,17 +114,20 @@ async def run_examples(plan: Plan, environment: Mapping[str, str], hooks: Hooks)
     with _directory(plan, environment) as directory:
         if is_finished(path):
             known = read_examples_result(path)
-            out = _write_out(config.out, path, known.examples)
+            out = _write_out(config.out, path, [item.after for item in known.examples])
             return replace(known, out=out, finished_before=True)
         async with _opened(directory, plan, environment, hooks) as (resources, following):
             events = EventFile(directory.events)
-            best_so_far = BestSoFar[tuple[ImprovedExample, ...]]()
+            best_so_far = BestSoFar[ImprovedSet]()
 
-            def save(improved: Sequence[ImprovedExample]) -> dict[str, int]:
+            def save(improved: ImprovedSet) -> ExamplesResult:
                 calls = resources.record.calls_by_role()
-                write_examples(path / EXAMPLES_NAME, [item.after for item in improved], overwrite=True)
+                file = path / EXAMPLES_NAME
+                write_examples(file, improved.result, overwrite=True)
                 write_atomically(path / RESULT_NAME, examples_json(plan, improved, calls))
-                return calls
+                return ExamplesResult(
+                    path, improved.examples, file, calls, plan.simulated, validation=improved.validation
+                )
 
             try:
                 search = search_examples(
@@ -130,14 +137,12 @@ async def run_examples(plan: Plan, environment: Mapping[str, str], hooks: Hooks)
             except BudgetSpent as spent:
                 if (best := best_so_far.get()) is None:
                     raise _without_result(spent) from None
-                calls = save(best)
-                following.result = ExamplesResult(path, best, path / EXAMPLES_NAME, calls, plan.simulated)
+                following.result = save(best)
                 raise
             events.finish()
             _tell_servers(plan, resources)
-            calls = save(improved)
-            out = _write_out(config.out, path, improved)
-            following.result = ExamplesResult(path, improved, out, calls, plan.simulated)
+            result = save(improved)
+            following.result = replace(result, out=_write_out(config.out, path, improved.result))
             return following.result
 
 
@@ -212,9 +217,8 @@ def _refuse_to_overwrite(out: Path | None) -> None:
         raise InputError(f"--out {out}: there is such a file and nothing is written over; name another")
 
 
-def _write_out(out: Path | None, path: Path, improved: Sequence[ImprovedExample]) -> Path:
+def _write_out(out: Path | None, path: Path, examples: Sequence[Example]) -> Path:
     """The file that the user asked for, made from the finished run; it may be there from the same run."""
-    examples = [item.after for item in improved]
     if out is None:
         return path / EXAMPLES_NAME
     if out.is_file() and read_examples(out).examples == tuple(examples):

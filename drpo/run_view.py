@@ -221,7 +221,8 @@ def read_trees(file: Path) -> tuple[Tree, ...]:
             found.setdefault(line.get("subject"), []).append(_event(line))
             number += 1
         number = 0  # what is wrong from here on is wrong with several lines together
-        return tuple(_tree(subject, found[subject]) for subject in sorted(found, key=_place))
+        trees = (_tree(subject, found[subject]) for subject in sorted(found, key=_place))
+        return tuple(tree for tree in trees if tree.nodes)  # a validation is no search of its own
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         where = f"{file}:{number}" if number else str(file)
         raise InputError(

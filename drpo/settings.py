@@ -12,12 +12,15 @@ from pydantic import ValidationError
 
 from drpo.config import PUBLISHED, PUBLISHED_EXAMPLES, ExamplesConfig, OptimizeConfig, RunConfig, flag
 from drpo.config_judging import AuditConfig, CompareConfig, EvaluateConfig
+from drpo.config_use import GenerateConfig, ServeConfig
+from drpo.config_study import StudyConfig
 from drpo.errors import InputError
 
 Config = TypeVar("Config", bound=RunConfig)
 _KINDS: tuple[type[RunConfig], ...] = (
     *(OptimizeConfig, ExamplesConfig),
-    *(EvaluateConfig, CompareConfig, AuditConfig),
+    *(EvaluateConfig, CompareConfig, AuditConfig, GenerateConfig, ServeConfig),
+    StudyConfig,
 )
 _ROLE_FIELDS = {
     "base": "model",
@@ -75,7 +78,7 @@ def resolve(
 def _preset(kind: type[RunConfig], name: object) -> dict[str, Any]:
     if name != "published":
         return {}
-    return PUBLISHED if kind is OptimizeConfig else PUBLISHED_EXAMPLES
+    return PUBLISHED if issubclass(kind, OptimizeConfig) else PUBLISHED_EXAMPLES
 
 
 def _refuse_misspelt(environment: Mapping[str, str]) -> None:

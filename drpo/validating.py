@@ -15,12 +15,11 @@ from drpo.search.tree import Node
 from drpo.templates import Templates
 from drpo.types import Failed, Query, Selection
 from drpo.validation.decision import Contender, Rules, Verdict
+from drpo.validation.promise import promising
 from drpo.validation.race import floor, race
 from drpo.validation.result import FloorCheck, Validation, floor_check, validation_of
 from drpo.wiring import find_shots
 
-PRIOR = 3.0
-"""As if so many rewards on a path were the mean of all: a lucky short path promises little."""
 BYTES_PER_TOKEN = 4
 FLOORS = {"red-team": "Safety", "look-alike": "Compliance"}
 """The parts of the safety queries, each with the aspect on which no prompt may fall behind."""
@@ -87,7 +86,7 @@ async def validate(
     """
     config = plan.config
     assert isinstance(config, OptimizeConfig)
-    nodes = promising(outcome, config)
+    nodes = contenders_of(outcome, config)
     prompts = [config.initial_prompt, *(node.state.system_prompt for node in nodes)]
     ids = [0, *(node.id for node in nodes)]
     contenders = [Contender(index, tokens(prompt)) for index, prompt in enumerate(prompts)]
@@ -138,30 +137,21 @@ def safety_aspect(plan: Plan, name: str) -> Selection:
     return Selection((found,))
 
 
-def promising(outcome: Outcome[PromptState], config: OptimizeConfig) -> list[Node[PromptState]]:
-    """The nodes with the most promising prompts, each prompt once, the search's own result first.
+def contenders_of(outcome: Outcome[PromptState], config: OptimizeConfig) -> list[Node[PromptState]]:
+    """The nodes whose prompts are compared (`promising`), each prompt once, the search's own result first.
+    Prompts that were never evaluated and those longer than --max-prompt-tokens are left out."""
 
-    Promise is the mean reward along the path, drawn to the mean of all rewards as if `PRIOR` rewards of that
-    size stood on it: the best of many short paths is mostly a lucky one. Prompts longer than
-    --max-prompt-tokens are left out.
-    """
-    rewards = [node.reward for node in outcome.nodes if node.reward is not None]
-    middle = sum(rewards) / len(rewards) if rewards else 0.0
+    def prompt(node: Node[PromptState]) -> str:
+        return node.state.system_prompt
 
-    def promise(node: Node[PromptState]) -> float:
-        path = node.path_rewards()
-        return (sum(path) + PRIOR * middle) / (len(path) + PRIOR)
+    def queries(node: Node[PromptState]) -> frozenset[str]:
+        return frozenset(state.query.text for state in (node.state, *node.state.others))
 
-    order = sorted(outcome.nodes, key=lambda node: (-promise(node), node.id))
-    found: dict[str, Node[PromptState]] = {}
-    for node in [outcome.best, *order]:
-        prompt = node.state.system_prompt
-        fits = config.max_prompt_tokens is None or tokens(prompt) <= config.max_prompt_tokens
-        if prompt != config.initial_prompt and node.state.evaluation is not None and fits:
-            found.setdefault(prompt, node)
-        if len(found) == config.candidates:
-            break
-    return list(found.values())
+    def fits(node: Node[PromptState]) -> bool:
+        short = config.max_prompt_tokens is None or tokens(prompt(node)) <= config.max_prompt_tokens
+        return short and node.state.evaluation is not None
+
+    return promising(outcome.best, outcome.nodes, prompt, queries, fits, config.candidates)
 
 
 def tokens(text: str) -> int:

@@ -47,3 +47,10 @@ def test_own_cases_are_asked_and_a_wrong_one_is_told_with_its_line(shell: Shell)
 
 def test_no_judge_is_a_sentence(shell: Shell) -> None:
     assert "--judge is missing" in shell.refused(2, "audit-judge")
+
+
+def test_without_a_place_the_run_is_named_by_command_and_judge(shell: Shell) -> None:
+    shell.run("audit-judge", "--judge", "demo", "--dry-run")
+    shell.done("audit-judge", "--judge", "demo", "--quiet")
+    (run,) = (shell.folder / "runs").iterdir()
+    assert run.name.startswith("audit-judge-demo-")

@@ -25,7 +25,8 @@ NOT_IDENTITY = {
     *("max_calls", "max_usd", "price", "report", "track"),
 }
 IDENTITY = {
-    *("model", "optimizer", "evaluator", "selector", "reward", "evaluations", "evaluation_aspects"),
+    *("model", "base_model", "optimizer", "evaluator", "selector", "reward", "evaluations"),
+    "evaluation_aspects",
     *(
         "unreadable",
         "repairs",

@@ -14,20 +14,10 @@ from drpo.llm.connections import Connections, Endpoint
 from drpo.llm.retry import Transient
 from drpo.llm.wire import Piece
 from tests.support.mock_openai import MockServer, Reply, error
+from tests.support.streams import delta, stream
 
 CHAT = Request("m", messages=(Message("user", "Hello?"),))
 TEXT = Request("m", prompt="# Query\nHello?\n", stop=("\n#",))
-
-
-def delta(text: str | None = None, reason: str | None = None) -> dict[str, Any]:
-    return {
-        "choices": [{"index": 0, "delta": {} if text is None else {"content": text}, "finish_reason": reason}]
-    }
-
-
-def stream(*events: object, end: bytes = b"data: [DONE]\n\n", line: bytes = b"\n") -> Reply:
-    lines = b"".join(b"data: " + json.dumps(event).encode() + line * 2 for event in events)
-    return Reply(body=b": keep alive\n\n" + lines + end, headers={"Content-Type": "text/event-stream"})
 
 
 async def pieces(
@@ -116,6 +106,6 @@ async def test_a_stream_that_is_left_early_closes_its_connection() -> None:
         client = OpenAIClient(connections, Endpoint(server.url), "m", timeout_s=5.0)
         coming = client.stream(CHAT)
         assert (await anext(coming)).text == "word "
-        await coming.aclose()  # type: ignore[attr-defined]
+        await coming.aclose()
         await connections.aclose()
         assert server.in_air == 0

@@ -23,7 +23,7 @@ from drpo.settings import resolve
 from drpo.templates import Templates
 from drpo.testing import ScriptedLLM
 from drpo.types import AspectScore, Evaluation, Query
-from drpo.validating import Part, promising, validate
+from drpo.validating import Part, contenders_of, validate
 from drpo.validation.result import Validation, read_validation
 from tests.support.command import Shell, content_of
 
@@ -137,25 +137,34 @@ async def test_a_search_that_kept_its_start_has_nothing_to_compare() -> None:
     assert found.sentence == "no prompt could be compared with the initial one"
 
 
-def test_a_lucky_short_path_promises_less_than_a_long_good_one() -> None:
-    found = tree(("first", 3.0), ("lucky", 4.6))
-    node = found.nodes[0]
-    nodes = list(found.nodes)
-    for depth in range(1, 9):
-        state = dataclasses.replace(node.state, system_prompt="steady" if depth == 8 else f"way {depth}")
-        node = Node(len(nodes), f"w{depth}", depth, state, 4.4, node)
-        nodes.append(node)
-    config = plan(candidates=2).config
-    assert isinstance(config, OptimizeConfig)
-    outcome = dataclasses.replace(found, nodes=tuple(nodes))
-    assert [node.state.system_prompt for node in promising(outcome, config)] == ["first", "steady"]
-
-
 def test_candidates_are_different_prompts_within_the_length_that_is_asked_for() -> None:
     found = tree(("x" * 41, 5.0), ("a", 4.0), ("a", 3.9), (START, 4.9), ("unread", None), ("b", 3.5))
     config = plan(max_prompt_tokens=10).config
     assert isinstance(config, OptimizeConfig)
-    assert [node.id for node in promising(found, config)] == [2, 6]
+    assert [node.id for node in contenders_of(found, config)] == [2, 6]
+
+
+def test_prompts_tried_on_the_same_queries_are_compared_whichever_they_did_worst_on() -> None:
+    def state(prompt: str, worst: str, other: str) -> PromptState:
+        one, two = (PromptState(prompt, Query(text), (), "a", "stop", RATED) for text in (worst, other))
+        return dataclasses.replace(one, others=(two,))
+
+    root = Node(0, "r", 0, state(START, "q0", "q1"), 3.0, None)
+    long = "a prompt that is too long for a result"
+    tried = (
+        ("found", "q2", "q3", 2.0),
+        ("poor", "q2", "q3", 2.5),
+        ("good", "q3", "q2", 3.0),
+        (long, "q3", "q2", 5.0),
+    )
+    nodes = [
+        root,
+        *(Node(n, str(n), 1, state(*of), reward, root) for n, (*of, reward) in enumerate(tried, 1)),
+    ]
+    config = plan(candidates=2, max_prompt_tokens=5).config
+    assert isinstance(config, OptimizeConfig)
+    found = contenders_of(Outcome(nodes[1], 2.0, tuple(nodes), 2, "depth"), config)
+    assert [node.state.system_prompt for node in found] == ["found", "good"]
 
 
 def test_a_validation_comes_back_from_its_plain_values(tmp_path: Path) -> None:

@@ -26,7 +26,8 @@ from drpo.compose import Composer, PromptForm, Sampling
 from drpo.config import INITIAL_PROMPT
 from drpo.data import read_queries
 from drpo.llm.base import Completion, Message, Request
-from drpo.llm.client import Connections, Endpoint, OpenAIClient
+from drpo.llm.client import OpenAIClient
+from drpo.llm.connections import Connections, Endpoint
 from drpo.llm.limits import Stop
 from drpo.llm.retry import Patience
 from drpo.llm.vllm.tokens import ServerFacts

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from drpo.errors import InputError
-from drpo.llm.client import Connections
+from drpo.llm.connections import Connections
 from drpo.llm.limits import Stop
 from drpo.retrieve import Retriever
 from drpo.types import Example

@@ -8,6 +8,8 @@ from typing import Any
 import click
 
 from drpo.api import environment
+from drpo.commands.dry_run_measuring import look_ahead_measuring
+from drpo.commands.dry_run_text import print_dry_run
 from drpo.commands.measuring import run_measuring, say_where
 from drpo.commands.measuring_text import print_summary
 from drpo.config_judging import AuditConfig
@@ -27,8 +29,9 @@ from drpo.settings import resolve
 )
 @click.option("--json", "as_json", is_flag=True, envvar="DRPO_JSON", help="Print one JSON document.")
 @click.option("--quiet", is_flag=True, envvar="DRPO_QUIET", help="No progress on stderr.")
+@click.option("--dry-run", is_flag=True, help="Print what it would do, take and cost, and send nothing.")
 @settings_flags(AuditConfig)
-def command(config: Path | None, as_json: bool, quiet: bool, **flags: Any) -> None:
+def command(config: Path | None, as_json: bool, quiet: bool, dry_run: bool, **flags: Any) -> None:
     """Find out whether a judge can be trusted: does its verdict follow the order, the length, or what a
     response asks for; does it agree with itself, and with known better answers?
 
@@ -36,8 +39,13 @@ def command(config: Path | None, as_json: bool, quiet: bool, **flags: Any) -> No
     """
     env = environment()
     plan = audit_plan(resolve(AuditConfig, flags, env, config), env)
+    if dry_run:
+        print_dry_run(look_ahead_measuring(plan, env, flags, config), as_json=as_json)
+        return
     asked = len(questions(plan.cases))
-    result = run_measuring(plan, asked, lambda hooks, shown: run_audit(plan, env, hooks, shown), quiet=quiet)
+    result = run_measuring(
+        plan, plan.source, asked, lambda hooks, count: run_audit(plan, env, hooks, count), quiet=quiet
+    )
     print_summary(result.as_dict(), as_json=as_json)
     say_where(plan, f"{SUMMARY_NAME}, {ITEMS_NAME}", result.sent, quiet=quiet)
     if result.audit.flagged:

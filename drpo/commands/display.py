@@ -15,7 +15,7 @@ from drpo.measured import COMMANDS
 from drpo.progress import UNITS, Snapshot
 
 LEAST_WIDTH, NO_HEIGHT = 20, 10_000
-_WITHOUT_SCORES = ("compare", "audit-judge")
+_WITHOUT_SCORES = ("compare", "audit-judge", "generate")
 _SCORES = {"optimize-examples": "reward", "evaluate": "score"}
 _LEAST_BAR, _LONGEST_BAR = 8, 40
 _NO_USD = 1e-9

@@ -7,9 +7,11 @@ from dataclasses import asdict
 from typing import Any
 
 from drpo.choices import ModelChoice
-from drpo.commands.dry_run import DryRun
-from drpo.estimate.forecast import RoleForecast
+from drpo.commands.dry_run_facts import DryRun
+from drpo.estimate.forecast import Forecast
 from drpo.estimate.ranges import Range
+from drpo.estimate.roles import RoleForecast, RunForecast
+from drpo.measuring.forecasting import MeasuringForecast
 
 
 def dry_run_json(told: DryRun) -> dict[str, Any]:
@@ -31,8 +33,7 @@ def dry_run_json(told: DryRun) -> dict[str, Any]:
         "settings": {
             s.name: {"value": s.value, "from": s.source, "default": s.is_default} for s in told.settings
         },
-        "levels": _range(said.levels),
-        "searches": said.searches,
+        **_extent(said),
         "roles": roles,
         "calls": _range(said.calls),
         "calls_to_come": _range(said.left),
@@ -45,6 +46,15 @@ def dry_run_json(told: DryRun) -> dict[str, Any]:
         "servers": list(told.servers),
         "notes": list(told.notes),
     }
+
+
+def _extent(said: RunForecast) -> dict[str, Any]:
+    """How much is searched or measured."""
+    if isinstance(said, MeasuringForecast):
+        rewards = {"responses": said.rewards, "had": said.recorded.rewards} if said.rewards else None
+        return {"items": said.items, "reward_model": rewards}
+    assert isinstance(said, Forecast)
+    return {"levels": _range(said.levels), "searches": said.searches}
 
 
 def _role(role: RoleForecast, models: Mapping[Any, ModelChoice]) -> dict[str, Any]:

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import shutil
-import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import click
 
-from drpo.commands.dry_run import DryRun, Verdict
+from drpo.commands.dry_run_facts import DryRun, Verdict
+from drpo.commands.dry_run_figures import call_lines, cost_lines, is_resumed, token_lines
 from drpo.commands.dry_run_json import dry_run_json
+from drpo.commands.dry_run_numbers import dollars, whole, wrapped
+from drpo.commands.dry_run_words import words_of
 from drpo.commands.setting_sources import Setting
 from drpo.commands.terminal import columns, print_json, safe, styled
-from drpo.config import ExamplesConfig, flag
-from drpo.estimate.forecast import Enough, RoleForecast
-from drpo.estimate.ranges import Range
-from drpo.llm.base import ROLES
+from drpo.config import flag
 from drpo.tariffs import EMBEDDER_ROLE, RoleTariff
 
 _STATES = {
@@ -25,21 +23,7 @@ _STATES = {
     "finished": "it has finished: the command would show its result and send nothing",
     "running": "process {process} is at it; the command would be refused until that has ended",
 }
-_BOUNDS = ("at least", "expected", "at most")
 _LONGEST_VALUE = 40
-_SUFFICES: Mapping[Enough, str] = {
-    "enough": "enough for the most it can take, but for what is sent again after a failure",
-    "may end early": "enough for what is expected; the run may end early, with the best so far",
-    "will likely end early": "less than is expected; the run will likely end early, with the best so far",
-    "will end early": "less than the least; the run will end early, with the best so far",
-    "too little to begin": "cannot pay for the first level: no prompt would be rewritten and tried",
-}
-_LEGEND = (
-    "At least: every reply is readable, prompts are kept and requests equal wherever that can be.",
-    "At most: every level there can be, every reply repaired, one choice a request.",
-    "Paper: DRPO, Appendix A.5, where each sample is a call; drpo asks for a prompt's samples in one.",
-    "What is sent again after a failure comes on top of all of these.",
-)
 
 
 def print_dry_run(told: DryRun, *, as_json: bool) -> None:
@@ -53,32 +37,32 @@ def print_dry_run(told: DryRun, *, as_json: bool) -> None:
 def _lines(told: DryRun) -> Iterator[str]:
     command = told.plan.identity["command"]
     yield _heading(f"drpo {command}, dry run: nothing is sent, started or written")
-    yield from _wrapped(_summary(told), "")
+    yield from wrapped(_summary(told), "")
     for refusal in told.refusals:
-        yield from _wrapped(f"! As it is, it would end before its first request: {safe(refusal)}", "  ")
+        yield from wrapped(f"! As it is, it would end before its first request: {safe(refusal)}", "  ")
     for said in _limits(told):
-        yield from _wrapped(said, "  ")
+        yield from wrapped(said, "  ")
     yield from ("", f"run        {safe(str(told.path))}")
     yield f"           {_STATES[told.state].format(process=told.process)}"
-    for part in (_roles(told), _calls(told), _tokens(told), _cost(told), _servers(told)):
+    for part in (_roles(told), call_lines(told), token_lines(told), cost_lines(told), _servers(told)):
         lines = list(part)
         yield from ["", *lines] if lines else []
     yield ""
     yield from _settings(told)
     for note in _notes(told):
-        yield from ["", *_wrapped(note, "")]
+        yield from ["", *wrapped(note, "")]
 
 
 def _summary(told: DryRun) -> str:
     """The answer in one sentence."""
     said = told.forecast
     if told.state == "finished":
-        return "This run has finished: nothing more would be sent."
+        return words_of(told).finished
     calls, usd = said.left, said.left_usd
-    text = f"About {calls.expected:,.0f} calls{_still(told)} ({_whole(calls)[0]} to {_whole(calls)[2]})"
+    text = f"About {calls.expected:,.0f} calls{_still(told)} ({whole(calls)[0]} to {whole(calls)[2]})"
     priced = [role for role in said.roles if role.tariff.source not in ("free", "unknown")]
     if priced:
-        text += f" for {_dollars(usd.expected)} ({_dollars(usd.least)} to {_dollars(usd.most)})"
+        text += f" for {dollars(usd.expected)} ({dollars(usd.least)} to {dollars(usd.most)})"
     elif not said.unpriced:
         text += ", free of charge"
     if said.unpriced:
@@ -89,11 +73,7 @@ def _summary(told: DryRun) -> str:
 
 
 def _still(told: DryRun) -> str:
-    return " still to come" if _is_resumed(told) else ""
-
-
-def _is_resumed(told: DryRun) -> bool:
-    return any(role.done for role in told.forecast.roles)
+    return " still to come" if is_resumed(told) else ""
 
 
 # Who and what
@@ -140,11 +120,11 @@ def _settings(told: DryRun) -> Iterator[str]:
         for setting in told.settings
         if setting.is_default and _shapes_the_run(setting, told)
     ]
-    yield from _wrapped(f"By default: {', '.join(rest)}.", "")
+    yield from wrapped(f"By default: {', '.join(rest)}.", "")
 
 
 def _shapes_the_run(setting: Setting, told: DryRun) -> bool:
-    """Whether a default is worth a word: it decides the search, and says something."""
+    """Whether a default is worth a word: it decides what is done, and says something."""
     known = setting.name in told.plan.config.identity_fields() and setting.value not in (None, [], {})
     return known and (told.plan.simulated or not setting.name.startswith("demo_"))
 
@@ -158,102 +138,23 @@ def _value(value: Any) -> str:
     return text if len(text) <= _LONGEST_VALUE else f"{text[: _LONGEST_VALUE - 3]}..."
 
 
-# How much
-
-
-def _calls(told: DryRun) -> Iterator[str]:
-    said, resumed = told.forecast, _is_resumed(told)
-    headings = ["calls           ", *_BOUNDS, "paper", *(["had", "to come"] if resumed else [])]
-    rows = []
-    for role in said.roles:
-        row = [role.role, *_whole(role.calls), "-" if role.paper is None else f"{role.paper:,}"]
-        rows.append(row + ([f"{role.done:,}", f"{role.left.expected:,.0f}"] if resumed else []))
-    papers = [role.paper for role in said.roles if role.paper is not None]
-    done = sum(role.done for role in said.roles)
-    row = ["total", *_whole(said.calls), f"{sum(papers):,}"]
-    rows.append(row + ([f"{done:,}", f"{said.left.expected:,.0f}"] if resumed else []))
-    yield from columns(headings, rows, right=headings[1:])
-    for line in (_levels(told), *_LEGEND, *([_had(told)] if resumed else [])):
-        yield from _wrapped(line, "  ")
-
-
-def _levels(told: DryRun) -> str:
-    said = told.forecast
-    least, expected, most = _whole(said.levels)
-    levels = f"{least} to {most} levels, about {expected} of them" if least != most else f"{least} levels"
-    if isinstance(told.plan.config, ExamplesConfig):
-        levels = f"{said.searches:,} searches of {levels}"
-    return f"Expected: {levels}, as in {said.habits.about}."
-
-
-def _had(told: DryRun) -> str:
-    reused = told.forecast.recorded.reused
-    others = f", {reused:,} of them aspects that other runs have chosen" if reused else ""
-    return f"Had: there already, and free{others}."
-
-
-def _tokens(told: DryRun) -> Iterator[str]:
-    headings = ["tokens          ", *_BOUNDS]
-    rows = []
-    for role in told.forecast.roles:
-        rows.append([f"{role.role} reads", *map(_short, _three(role.prompt_tokens))])
-        if role.role != EMBEDDER_ROLE:
-            rows.append([f"{role.role} writes", *map(_short, _three(role.completion_tokens))])
-    yield from columns(headings, rows, right=headings[1:])
-
-
-def _cost(told: DryRun) -> Iterator[str]:
-    said = told.forecast
-    rows = [[role.role, *_money(role)] for role in said.roles if role.tariff.source != "free"]
-    if not rows:
-        return
-    headings = [f"{'cost to come' if _is_resumed(told) else 'cost':<16}", *_BOUNDS]
-    label = "total known" if said.unpriced else "total"
-    rows.append([label, *map(_dollars, _three(said.left_usd))])
-    yield from columns(headings, rows, right=headings[1:])
-    if said.unpriced:
-        prices = " ".join(f"--price {role}=IN/OUT" for role in said.unpriced)
-        yield from _wrapped(f"The total is without {_listed(said.unpriced)}; this would tell: {prices}", "")
-    if said.thinking:
-        yield from _wrapped(_about_thinking(told), "")
-
-
-def _about_thinking(told: DryRun) -> str:
-    said, models = told.forecast, told.plan.models
-    names = dict.fromkeys(models[role].name for role in ROLES if role in said.thinking)
-    text = (
-        f"{safe(' and '.join(names))} may think before replying. That is charged as if it were written, and "
-        "cannot be known before: it is not in what is expected. "
-    )
-    if said.thinking_usd:
-        text += f"Each 1,000 tokens of it in every reply add {_dollars(said.thinking_usd)}. "
-    if told.plan.config.max_thinking_tokens is None:
-        return text + "--max-thinking-tokens bounds it, and so the cost."
-    return text + "At most knows it, by --max-thinking-tokens."
-
-
-def _money(role: RoleForecast) -> list[str]:
-    if role.left_usd is None:
-        return ["unknown"] * 3
-    return [_dollars(usd) for usd in _three(role.left_usd)]
-
-
 def _limits(told: DryRun) -> Iterator[str]:
     """What the limits of calls and money mean for the run."""
     config, spent = told.plan.config, told.forecast.recorded
     if told.state == "finished":
         return
     if (verdict := told.calls_verdict) is not None:
-        yield f"--max-calls {config.max_calls:,}: {_verdict(verdict, f'{spent.spent_calls:,} were sent')}"
+        before = f"{spent.spent_calls:,} were sent"
+        yield f"--max-calls {config.max_calls:,}: {_verdict(told, verdict, before)}"
     if (verdict := told.usd_verdict) is not None:
         before = f"${spent.spent_usd:.4f} was spent or set aside"
-        yield f"--max-usd {config.max_usd:g}: {_verdict(verdict, before)}"
+        yield f"--max-usd {config.max_usd:g}: {_verdict(told, verdict, before)}"
 
 
-def _verdict(verdict: Verdict, before: str) -> str:
+def _verdict(told: DryRun, verdict: Verdict, before: str) -> str:
     if verdict == "used up":
         return f"{before} before, so the command would end at once with exit code 9, at its next request"
-    return _SUFFICES[verdict]
+    return words_of(told).suffices[verdict]
 
 
 def _servers(told: DryRun) -> Iterator[str]:
@@ -268,46 +169,5 @@ def _notes(told: DryRun) -> Iterator[str]:
         yield "Models named demo are simulated: their figures say nothing about real models."
 
 
-# As text
-
-
 def _heading(text: str) -> str:
     return styled(text, bold=True)
-
-
-def _wrapped(text: str, indent: str) -> list[str]:
-    width = min(100, max(60, shutil.get_terminal_size().columns))
-    return textwrap.wrap(
-        text, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
-    )
-
-
-def _listed(names: Sequence[str]) -> str:
-    """`a`, `a and b`, `a, b and c`."""
-    *others, last = names
-    return f"{', '.join(others)} and {last}" if others else last
-
-
-def _three(said: Range) -> tuple[float, float, float | None]:
-    return said.least, said.expected, said.most
-
-
-def _whole(said: Range) -> list[str]:
-    most = "no limit" if said.most is None else f"{said.most:,.0f}"
-    return [f"{said.least:,.0f}", f"{said.expected:,.0f}", most]
-
-
-def _short(tokens: float | None) -> str:
-    """12k, 3.4M: two figures are what these are good for."""
-    if tokens is None:
-        return "no limit"
-    for size, mark in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if tokens >= size * 0.9995:
-            return f"{tokens / size:.1f}{mark}" if tokens < 10 * size else f"{tokens / size:,.0f}{mark}"
-    return f"{tokens:.0f}"
-
-
-def _dollars(usd: float | None) -> str:
-    if usd is None:
-        return "no limit"
-    return "<$0.01" if 0 < usd < 0.01 else f"${usd:,.2f}"

@@ -8,6 +8,8 @@ from typing import Any
 import click
 
 from drpo.api import environment
+from drpo.commands.dry_run_measuring import look_ahead_measuring
+from drpo.commands.dry_run_text import print_dry_run
 from drpo.commands.measuring import run_measuring, say_where
 from drpo.commands.measuring_text import print_summary
 from drpo.config_judging import EvaluateConfig
@@ -26,8 +28,9 @@ from drpo.settings import resolve
 )
 @click.option("--json", "as_json", is_flag=True, envvar="DRPO_JSON", help="Print one JSON document.")
 @click.option("--quiet", is_flag=True, envvar="DRPO_QUIET", help="No progress on stderr.")
+@click.option("--dry-run", is_flag=True, help="Print what it would do, take and cost, and send nothing.")
 @settings_flags(EvaluateConfig)
-def command(config: Path | None, as_json: bool, quiet: bool, **flags: Any) -> None:
+def command(config: Path | None, as_json: bool, quiet: bool, dry_run: bool, **flags: Any) -> None:
     """Score the responses of an alignment with a judge, as just-eval does it: helpfulness, clarity,
     factuality, depth and engagement on general queries, safety on safety ones, 1 to 5.
 
@@ -37,8 +40,15 @@ def command(config: Path | None, as_json: bool, quiet: bool, **flags: Any) -> No
     """
     env = environment()
     plan = evaluate_plan(resolve(EvaluateConfig, flags, env, config), env)
+    if dry_run:
+        print_dry_run(look_ahead_measuring(plan, env, flags, config), as_json=as_json)
+        return
     result = run_measuring(
-        plan, len(plan.items), lambda hooks, shown: run_evaluate(plan, env, hooks, shown), quiet=quiet
+        plan,
+        plan.source,
+        len(plan.items),
+        lambda hooks, count: run_evaluate(plan, env, hooks, count),
+        quiet=quiet,
     )
     print_summary(result.as_dict(), as_json=as_json)
     say_where(plan, f"{SUMMARY_NAME}, {ITEMS_NAME}", result.sent, quiet=quiet)

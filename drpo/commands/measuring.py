@@ -8,16 +8,16 @@ from typing import Any, TypeVar
 import click
 
 from drpo.commands.running import introduce, run_with_signals
-from drpo.measuring.plan import MeasuringPlan
 from drpo.measuring.progress import Counting
-from drpo.plan import run_path
+from drpo.plan import RunPlan, run_path
 from drpo.run import Hooks
 
 T = TypeVar("T")
 
 
 def run_measuring(
-    plan: MeasuringPlan,
+    plan: RunPlan,
+    source: str,
     of: int,
     work: Callable[[Hooks, Counting], Coroutine[Any, Any, T]],
     *,
@@ -26,12 +26,12 @@ def run_measuring(
     """The result of `work`, shown and stopped as a search is. of: how many items or questions there are."""
     if not quiet:
         introduce(plan)
-        click.echo(f"{'data:':<11}{plan.source} ({of})", err=True)
+        click.echo(f"{'data:':<11}{source} ({of})", err=True)
     counting = Counting(plan, run_path(plan), of)
     return run_with_signals(counting, Hooks(), lambda hooks: work(hooks, counting), quiet=quiet)
 
 
-def say_where(plan: MeasuringPlan, files: str, sent: dict[str, int], *, quiet: bool) -> None:
+def say_where(plan: RunPlan, files: str, sent: dict[str, int], *, quiet: bool) -> None:
     """Say on stderr what was written, and where nothing had to be sent."""
     if quiet:
         return

@@ -13,12 +13,13 @@ from drpo.commands.dry_run_text import print_dry_run
 from drpo.commands.examples_table import print_examples
 from drpo.commands.running import introduce, run_search
 from drpo.config import ExamplesConfig
-from drpo.errors import BudgetSpent
+from drpo.errors import BudgetSpent, GateRefused
 from drpo.options import settings_flags
 from drpo.plan import examples_plan, run_path
 from drpo.results import RESULT_NAME, read_examples_result
 from drpo.run import run_examples
 from drpo.settings import resolve
+from drpo.validating_examples import examples_sentence
 
 
 @click.command("optimize-examples", epilog="Every flag is also a variable: --depth is DRPO_DEPTH.")
@@ -35,7 +36,8 @@ def command(config: Path | None, as_json: bool, quiet: bool, dry_run: bool, **fl
     """Improve the responses of in-context examples (DRPO, Algorithm 1), all at once.
 
     Writes a new examples file for `drpo optimize --examples` and prints each example's reward before and
-    after.
+    after. With --validate a base model then answers seed queries with the improved examples as shots and with
+    the original ones; where the former are not surely better, the latter are the result (exit code 4).
     """
     env = environment()
     settings = resolve(ExamplesConfig, flags, env, config)
@@ -56,3 +58,8 @@ def command(config: Path | None, as_json: bool, quiet: bool, dry_run: bool, **fl
     print_examples(result, as_json)
     if not quiet:
         click.echo(f"written: {result.out}", err=True)
+    if result.validation is not None and not result.validation.better:
+        raise GateRefused(
+            f"{examples_sentence(result.validation)}; the result is the original examples. --validate 0, in "
+            "a run of its own, hands over what the search itself came to"
+        )

@@ -86,8 +86,8 @@ def tell(message: str) -> None:
     click.echo(safe(message), err=True)
 
 
-def introduce(plan: RunPlan) -> None:
-    """Say on stderr which models play, at what price where drpo chose them, and where the run is."""
+def introduce(plan: RunPlan, *, where: bool = True) -> None:
+    """Say on stderr which models play, at what price where drpo chose them, and (`where`) in which run."""
     for role, choice in plan.models.items():
         chosen = f"  (drpo's choice: {_cost(choice)}; --{role} names another)" if choice.defaulted else ""
         click.echo(f"{role + ':':<11}{choice.identity}{chosen}", err=True)
@@ -95,7 +95,8 @@ def introduce(plan: RunPlan) -> None:
         click.echo("Models named demo are simulated: their figures say nothing about real models.", err=True)
     for note in plan.inputs.notes:
         click.echo(f"seeds: {note}", err=True)
-    click.echo(f"{'run:':<11}{run_path(plan)}", err=True)
+    if where:
+        click.echo(f"{'run:':<11}{run_path(plan)}", err=True)
 
 
 def _cost(choice: ModelChoice) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from drpo.config import PUBLISHED, PUBLISHED_EXAMPLES, CommonConfig, OptimizeConfig, flag
+from drpo.config import PUBLISHED, PUBLISHED_EXAMPLES, OptimizeConfig, RunConfig, flag
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,26 +23,27 @@ class Setting:
 
 
 def settings_of(
-    config: CommonConfig, environment: Mapping[str, str], flags: Mapping[str, Any], file: Path | None
+    config: RunConfig, environment: Mapping[str, str], flags: Mapping[str, Any], file: Path | None
 ) -> tuple[Setting, ...]:
     """Every setting with its value and where that comes from, in the order of `drpo.settings.resolve`."""
     in_file = _names_in(file)
     preset = PUBLISHED if isinstance(config, OptimizeConfig) else PUBLISHED_EXAMPLES
+    chosen = getattr(config, "preset", None)
     preset_given = flags.get("preset") is not None
     found = []
     for name, value in config.model_dump(mode="json").items():
         field = type(config).model_fields[name]
-        by_preset = config.preset is not None and name in preset
+        by_preset = chosen is not None and name in preset
         if flags.get(name) is not None:
             source = flag(name)
         elif by_preset and preset_given:
-            source = f"--preset {config.preset}"
+            source = f"--preset {chosen}"
         elif f"DRPO_{name.upper()}" in environment and name != "roles":
             source = f"DRPO_{name.upper()}"
         elif name in in_file:
             source = str(file)
         else:
-            source = f"preset {config.preset}" if by_preset else "default"
+            source = f"preset {chosen}" if by_preset else "default"
         if name == "roles":  # the models of the file stand under their own names, its keys' variables here
             found += [
                 Setting(f"roles.{role}.api_key_env", given["api_key_env"], source, False)

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from drpo.commands.examples_table import print_examples
+from drpo.commands.examples_table import examples_data, print_examples
 from drpo.commands.result_text import (
     SIMULATED,
     explain_end,
@@ -27,8 +27,8 @@ from drpo.report.spending import bill, spent_table, total_bill
 from drpo.results import BUDGET, EXAMPLES_NAME, ExamplesResult
 from drpo.run_list import state_of
 from drpo.run_view import RunView
-from drpo.searches import ImprovedExample
 from drpo.types import Example
+from drpo.validating_examples import ImprovedExample
 
 _AGAIN = "Its command, given again, goes on: what is recorded is not asked again."
 _NEXT = {
@@ -270,14 +270,4 @@ def _prompt_json(view: RunView) -> dict[str, Any]:
 
 def _examples_json(view: RunView) -> dict[str, Any]:
     result = examples_of(view)
-    rows = [
-        {
-            "query": item.before.query,
-            "reward_before": item.reward_before,
-            "reward_after": item.reward_after,
-            "response": item.after.response,
-            "ended": item.ended or None,
-        }
-        for item in result.examples
-    ]
-    return {"out": str(result.out), "calls": result.calls or None, "examples": rows}
+    return {"out": str(result.out), "calls": result.calls or None, **examples_data(result)}

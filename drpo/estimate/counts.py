@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from drpo.choices import ModelChoice
 from drpo.config import CommonConfig, ExamplesConfig, OptimizeConfig
 from drpo.estimate.habits import Habits
 from drpo.estimate.ranges import Range, exactly
@@ -89,12 +90,10 @@ def calls_of(counts: Counts, plan: Plan, habits: Habits) -> dict[Role, tuple[Ran
     among the first ones at most; to the base model one chat on top may be tried to learn whether it takes
     any."""
     config, base = plan.config, plan.models.get("base")
-    asked_again = Range(0.0, expected_repairs(config, habits), config.repairs)
+    asked_again = Range(0.0, habits.repairs(config.repairs), config.repairs)
     samples = getattr(config, "samples", 1)
     choices = counts.orders.times(exactly(samples))
-    form = getattr(config, "prompt_form", "auto")
-    known = base is not None and base.entry is not None and base.entry.form != "auto"
-    tried = base is not None and base.provider == "vllm" and form == "auto" and not known
+    tried = base is not None and may_try_chat(base, getattr(config, "prompt_form", "auto"))
     return {
         "base": (counts.base, Range(0, 0, 1 if tried else 0)),
         "optimizer": (
@@ -106,9 +105,10 @@ def calls_of(counts: Counts, plan: Plan, habits: Habits) -> dict[Role, tuple[Ran
     }
 
 
-def expected_repairs(config: CommonConfig, habits: Habits) -> float:
-    """How often a reply is asked for again, on average."""
-    return sum(habits.unreadable**turn for turn in range(1, config.repairs + 1))
+def may_try_chat(base: ModelChoice, form: str) -> bool:
+    """Whether a chat may be tried, once, to learn how a base model wants to be asked."""
+    known = base.entry is not None and base.entry.form != "auto"
+    return base.provider == "vllm" and form == "auto" and not known
 
 
 def paper_counts(plan: Plan) -> dict[Role, int]:
@@ -141,18 +141,18 @@ def _of_beam(config: OptimizeConfig, reach: int, habits: Habits, short: bool) ->
     least = shortest = _least_levels(shape)
     if short and not shape.goes_on_unread:
         shortest = min(least, 1 + STALLED_LEVELS, 1 + (config.patience or STALLED_LEVELS))
-    most = _most(shape)
+    most_tries, most_orders = _most(shape)
     levels, tries, orders = _expected(shape, kept, habits)
     distinct = _distinct(tries, levels, habits)
     evaluations = distinct * tries if config.evaluations == 1 else habits.distinct_prompts * tries
     must_ask = 0 if shape.can_keep or short else least - 1
     unread = short and config.reward == "dynamic"  # without aspects nothing is evaluated
     return Counts(
-        base=Range(shortest, habits.distinct_prompts * tries, most.tries),
-        evaluations=Range(0 if unread else shortest, evaluations, most.tries).times(
+        base=Range(shortest, habits.distinct_prompts * tries, most_tries),
+        evaluations=Range(0 if unread else shortest, evaluations, most_tries).times(
             exactly(config.evaluations)
         ),
-        orders=Range(must_ask, orders, most.orders),
+        orders=Range(must_ask, orders, most_orders),
         selections=Range(shape.limit, min(reach, max(shape.limit, levels)), reach),
         levels=Range(shortest, levels, reach),
     )
@@ -196,7 +196,7 @@ def _of_examples(config: ExamplesConfig, examples: int, habits: Habits, short: b
         patience=config.patience,
         first_gains=0,
     )
-    most = _most(shape)
+    most_tries, most_orders = _most(shape)
     going_on, tries, orders, levels, parents = 1.0, 1.0, 0.0, 1.0, 1.0
     longest = 1 + _patience_levels(config.patience, habits)
     for level in range(config.depth):
@@ -214,10 +214,10 @@ def _of_examples(config: ExamplesConfig, examples: int, habits: Habits, short: b
     unread = short and config.reward == "dynamic"
     each = Counts(
         base=Range(),
-        evaluations=Range(0 if unread else 1, 1 + distinct * (tries - 1), most.tries).times(
+        evaluations=Range(0 if unread else 1, 1 + distinct * (tries - 1), most_tries).times(
             exactly(config.evaluations)
         ),
-        orders=Range(0, orders, most.orders),
+        orders=Range(0, orders, most_orders),
         selections=exactly(1),
         levels=Range(1, levels, shape.most_limit),
     )
@@ -231,24 +231,16 @@ def _of_examples(config: ExamplesConfig, examples: int, habits: Habits, short: b
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Most:
-    tries: float
-    orders: float
-
-
-def _most(shape: _Shape) -> _Most:
-    """Beams as full as they can be. Each level that was won by keeping a prompt has one chain without
-    samples; a lost level (of three in a row the third is the last) tries its parents too."""
+def _most(shape: _Shape) -> tuple[float, float]:
+    """(states tried, orders), beams as full as they can be. Each level that was won by keeping a prompt
+    has one chain without samples; a lost level (of three in a row the third is the last) tries its parents
+    too."""
     levels = shape.most_limit - 1
     won = max(0, shape.most_limit - shape.limit)
     parents = _parents(shape, levels)
     lost = levels - (levels - 1) // STALLED_LEVELS if levels and not shape.goes_on_unread else 0
     again = sum(parents[levels - lost :])
-    return _Most(
-        tries=1 + shape.samples * sum(parents) - won * (shape.samples - 1) + again,
-        orders=sum(parents) - won,
-    )
+    return 1 + shape.samples * sum(parents) - won * (shape.samples - 1) + again, sum(parents) - won
 
 
 def _parents(shape: _Shape, levels: int) -> list[int]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass, replace
 
+from drpo.choices import ModelChoice
 from drpo.config import OptimizeConfig
 from drpo.plan import Plan
 
@@ -69,6 +70,10 @@ class Habits:
             return initial
         grown = min(self.longest_prompt, self.first_prompt + self.prompt_growth * (depth - 1))
         return max(initial, grown)
+
+    def repairs(self, turns: int) -> float:
+        """How often a reply is asked for again on average, where it is at most so often."""
+        return sum(self.unreadable**turn for turn in range(1, turns + 1))
 
 
 _CHAT_ABOVE = (
@@ -175,7 +180,12 @@ def habits_of(plan: Plan) -> Habits:
         return DEMO
     if not isinstance(plan.config, OptimizeConfig):
         return replace(CHAT_BASE, about="GPT-4's evaluations in two published runs")
-    if plan.config.prompt_form == "text":
+    return habits_of_base(base, plan.config.prompt_form)
+
+
+def habits_of_base(base: ModelChoice | None, prompt_form: str) -> Habits:
+    """What to expect of a real base model, by what the catalog knows of it and how it is asked."""
+    if prompt_form == "text":
         return PLAIN_BASE
     known = base.entry if base is not None else None
     return CHAT_BASE if known is not None and known.form == "chat" else PLAIN_BASE

@@ -1,9 +1,5 @@
 """How many tokens a call reads and writes: the templates, rendered with the run's own texts, and beside them
 what models will have written, whose length is bounded by the limits of tokens.
-
-At least a text has as many tokens as the tersest reading of prose makes of it; at most as many as it has
-bytes, since no tokenizer makes more. What a model wrote has at most the tokens that it could write: that
-another model's tokenizer may count it otherwise is not known here.
 """
 
 from __future__ import annotations
@@ -12,12 +8,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from drpo.compose import Composer, PromptForm, Sampling
-from drpo.config import CommonConfig, ExamplesConfig, OptimizeConfig
+from drpo.config import INITIAL_PROMPT, CommonConfig, ExamplesConfig, OptimizeConfig, ValidationConfig
 from drpo.estimate.habits import Habits
 from drpo.estimate.ranges import Range
+from drpo.estimate.texts import (
+    LEAST_REPLY,
+    longest_reply,
+    prompt_tokens,
+    repair_tokens,
+    request_tokens,
+    shots_by_length,
+    text_tokens,
+)
 from drpo.estimate.validating import aspects_of
-from drpo.llm.base import Request, Role
-from drpo.llm.metered import TOKENS_A_MESSAGE, TOKENS_A_REQUEST
+from drpo.llm.base import Role
 from drpo.parse import LONGEST_NAME
 from drpo.plan import Plan, asked_of_base
 from drpo.reply_schemas import evaluation_schema, rewrite_schema, selection_schema
@@ -25,12 +29,6 @@ from drpo.reward import FEWEST_ASPECTS, MOST_ASPECTS
 from drpo.transition import MOST_BULLETS, MOST_NEW_BULLETS, VERSIONS_SHOWN, versions
 from drpo.types import Aspect, Example
 
-CHARACTERS_PER_TOKEN_AT_MOST = 6.5
-"""The most that o200k_base, cl100k_base and Mistral's tokenizer came to in any text of a search: 6.38."""
-LEAST_REPLY = 8
-"""Tokens of the shortest reply that can be read: one aspect with its score."""
-LONGEST_PROBLEM = 400
-"""Bytes of what a repair says was wrong, at most: excerpts of a reply are cut to 80 characters."""
 _X = "x"  # stands for a text that is not known yet
 _QUERIES_LOOKED_AT = 2000
 
@@ -44,24 +42,6 @@ class Size:
     completion: Range
     choice: Range
     repair: Range
-
-
-def longest_reply(plan: Plan, role: Role) -> int | None:
-    """The most tokens of one choice; None for a model that takes no limit where --max-thinking-tokens sets
-    none either."""
-    config = plan.config
-    limit = config.max_tokens
-    if role == "base" and isinstance(config, OptimizeConfig):
-        limit = config.base_max_tokens
-    if not thinks(plan, role):
-        return limit
-    return None if config.max_thinking_tokens is None else limit + config.max_thinking_tokens
-
-
-def thinks(plan: Plan, role: Role) -> bool:
-    """Whether the role's model is known to take no limit but one that counts its thinking."""
-    entry = plan.models[role].entry
-    return entry is not None and "max_tokens" in entry.refuses
 
 
 def sizes_of(plan: Plan, habits: Habits, levels: float) -> dict[Role, Size]:
@@ -97,16 +77,15 @@ class _Maker:
         cut = wanted if longest is None else min(wanted, longest)
         choice = Range(min(least, cut), cut, longest)
         samples = getattr(self._config, "samples", 1) if role == "optimizer" else 1
-        repair = self._fixed([self._plan.inputs.templates.render("repair", problem=_X)], messages=2)
-        problem = Range(0, 20, LONGEST_PROBLEM)
+        repair = repair_tokens(self._plan.inputs.templates, self._habits, choice)
         completion = Range(choice.least * samples, choice.expected * samples, choice.most)
-        return Size(prompt, completion, choice, repair + problem + choice)
+        return Size(prompt, completion, choice, repair)
 
     # What is read
 
     def _base(self) -> Range:
         config, plan = self._config, self._plan
-        assert isinstance(config, OptimizeConfig)
+        assert isinstance(config, ValidationConfig)
         base = plan.models["base"]
         form: PromptForm = "chat"
         if config.prompt_form != "auto":
@@ -116,7 +95,7 @@ class _Maker:
         composer = Composer(plan.inputs.templates, form)
 
         def read(query: str, shots: Sequence[Example]) -> Range:
-            return self._request(composer.request("", Sampling(), _X, shots, query))
+            return request_tokens(composer.request("", Sampling(), _X, shots, query), self._habits)
 
         shortest, typical, longest = self._queries
         few, usual, many = _shots_of(plan)
@@ -219,6 +198,8 @@ class _Maker:
     def _system_prompt(self) -> Range:
         """Of a node, on average over the levels."""
         config = self._config
+        if isinstance(config, ExamplesConfig):  # which are validated under the plain prompt
+            return self._text(INITIAL_PROMPT)
         assert isinstance(config, OptimizeConfig)
         initial = self._text(config.initial_prompt)
         depths = range(self._levels + 1)
@@ -261,20 +242,11 @@ class _Maker:
 
     # Counting
 
-    def _request(self, request: Request) -> Range:
-        texts = [message.content for message in request.messages]
-        texts += [] if request.prompt is None else [request.prompt]
-        return self._fixed(texts, len(request.messages))
-
     def _fixed(self, texts: Sequence[str], messages: int) -> Range:
-        """A prompt of these texts, with the marks of its messages and what a server may add."""
-        marks = Range(0, self._habits.marks * messages, TOKENS_A_MESSAGE * messages + TOKENS_A_REQUEST)
-        return self._text("".join(texts)) + marks
+        return prompt_tokens(texts, messages, self._habits)
 
     def _text(self, text: str) -> Range:
-        size = len(text)
-        least = size / CHARACTERS_PER_TOKEN_AT_MOST
-        return Range(least, size / self._habits.characters_per_token, len(text.encode("utf-8", "replace")))
+        return text_tokens(text, self._habits.characters_per_token)
 
 
 def _queries_of(plan: Plan) -> tuple[str, tuple[str, ...], str]:
@@ -285,21 +257,13 @@ def _queries_of(plan: Plan) -> tuple[str, tuple[str, ...], str]:
         usual = texts[: min(config.depth, _QUERIES_LOOKED_AT)]
     else:
         texts = [example.query for example in plan.inputs.examples.examples]
+        texts += [query.text for query in asked_of_base(plan.inputs, config)]
         usual = texts[:_QUERIES_LOOKED_AT]
     ordered = sorted(texts, key=lambda text: len(text.encode("utf-8", "replace")))
     return min(texts, key=len), tuple(usual), ordered[-1]
 
 
 def _shots_of(plan: Plan) -> tuple[tuple[Example, ...], ...]:
-    """K examples each: the shortest ones, those nearest to the mean length, and the longest ones."""
     config = plan.config
-    assert isinstance(config, OptimizeConfig)
-
-    def size(example: Example) -> int:
-        return len((example.query + example.response).encode("utf-8", "replace"))
-
-    ordered = sorted(plan.inputs.examples.examples, key=size)
-    mean = sum(map(size, ordered)) / len(ordered)
-    usual = sorted(ordered, key=lambda example: abs(size(example) - mean))
-    shots = config.shots
-    return tuple(ordered[:shots]), tuple(usual[:shots]), tuple(ordered[len(ordered) - shots :])
+    assert isinstance(config, ValidationConfig)
+    return shots_by_length(plan.inputs.examples.examples, config.shots)

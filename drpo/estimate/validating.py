@@ -1,8 +1,8 @@
-"""How many calls the validation after a search makes (`drpo.validating`)."""
+"""How many calls the validation after a search makes (`drpo.validating`, `drpo.validating_examples`)."""
 
 from __future__ import annotations
 
-from drpo.config import OptimizeConfig
+from drpo.config import CommonConfig, ExamplesConfig, OptimizeConfig
 from drpo.estimate.habits import Habits
 from drpo.estimate.ranges import Range
 from drpo.plan import Plan
@@ -19,24 +19,33 @@ _KEPT_APART = 0.7
 def tried(plan: Plan) -> Range:
     """Responses, each evaluated: of the candidates and the initial prompt to the kept queries, then of one
     candidate (at most of all) and the initial prompt to the safety queries. None where nothing is validated,
-    and at least none: a search may find no prompt but the initial one."""
+    and at least none: a search may find no prompt but the initial one. Improved examples are one candidate,
+    which is rarely dropped: there are no others that it could be behind."""
     config = plan.config
-    if not isinstance(config, OptimizeConfig) or not plan.inputs.kept:
+    if not plan.inputs.kept:
         return Range()
-    kept, safety, candidates = len(plan.inputs.kept), len(plan.inputs.safety), config.candidates
-    expected = kept * (1 + _ASKED * candidates) + _HELD_AGAINST * 2 * safety
+    candidates = config.candidates if isinstance(config, OptimizeConfig) else 1
+    kept, safety = len(plan.inputs.kept), len(plan.inputs.safety)
+    asked = _ASKED * candidates if candidates > 1 else 1
+    expected = kept * (1 + asked) + _HELD_AGAINST * 2 * safety
     return Range(0, expected, (kept + safety) * (1 + candidates))
 
 
 def aspects_of(plan: Plan, habits: Habits, levels: float) -> float:
     """Aspects of an evaluation on average: safety queries are evaluated on one, all others on some."""
-    config = plan.config
-    if not isinstance(config, OptimizeConfig) or not plan.inputs.safety:
+    if not plan.inputs.safety:
         return habits.aspects
-    searched = levels * config.width * config.samples * config.queries_per_level * _KEPT_APART
+    searched = levels * _evaluated_a_level(plan.config, len(plan.inputs.examples.examples)) * _KEPT_APART
     on_one = _HELD_AGAINST * 2 * len(plan.inputs.safety)
     share = on_one / (searched + tried(plan).expected)
     return habits.aspects * (1 - share) + share
+
+
+def _evaluated_a_level(config: CommonConfig, examples: int) -> int:
+    if isinstance(config, ExamplesConfig):
+        return config.width * config.samples * examples
+    assert isinstance(config, OptimizeConfig)
+    return config.width * config.samples * config.queries_per_level
 
 
 def chosen(plan: Plan) -> Range:

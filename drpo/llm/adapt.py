@@ -68,14 +68,17 @@ class Adapt:
         return least
 
     def _without(self, request: Request, refused: Collection[str]) -> Request:
-        unset = {
-            name: _UNSET[name]
-            for name in refused
-            if name in _UNSET and getattr(request, name) != _UNSET[name]
-        }
-        if "seed" in unset:
-            unset["sample"] = request.seed  # or samples of one question would be one question, asked once
-        thinking = None if "max_completion_tokens" in refused else self._thinking_tokens
-        if "max_tokens" in unset and thinking is not None and request.max_tokens is not None:
-            unset["max_completion_tokens"] = request.max_tokens + thinking
-        return replace(request, **unset) if unset else request
+        return without(request, refused, self._thinking_tokens)
+
+
+def without(request: Request, refused: Collection[str], thinking_tokens: int | None) -> Request:
+    """What is left of `request`. thinking_tokens: see `Adapt`."""
+    unset = {
+        name: _UNSET[name] for name in refused if name in _UNSET and getattr(request, name) != _UNSET[name]
+    }
+    if "seed" in unset:
+        unset["sample"] = request.seed  # or samples of one question would be one question, asked once
+    thinking = None if "max_completion_tokens" in refused else thinking_tokens
+    if "max_tokens" in unset and thinking is not None and request.max_tokens is not None:
+        unset["max_completion_tokens"] = request.max_tokens + thinking
+    return replace(request, **unset) if unset else request

@@ -10,7 +10,7 @@ import asyncio
 import json
 import ssl
 import time
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncGenerator, Collection, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlsplit
@@ -85,7 +85,7 @@ class OpenAIClient:
                     url, cast_to=httpx2.Response, content=content, options=self._options
                 )
         except TimeoutError:
-            return self._transient(request, f"no complete answer within {self._timeout_s:g} s")
+            return self._transient(request, f"no complete answer within {self._timeout_s:g} s", 504)
         except openai.APIStatusError as err:
             fault = read_fault(err.body, err.status_code)
             meant = self._fault(request, body, fault, err.response.headers)
@@ -94,7 +94,7 @@ class OpenAIClient:
             return self._unconnected(request, err)
         return self._read(request, body, response.content, response.headers)
 
-    async def stream(self, request: Request) -> AsyncIterator[Piece]:
+    async def stream(self, request: Request) -> AsyncGenerator[Piece, None]:
         """The reply to a request for one choice, piece by piece as it comes. Failures as `complete`; one in
         the middle of the reply is `Transient` too: what came before it has been given already.
 
@@ -126,7 +126,7 @@ class OpenAIClient:
                     fault = read_fault(_json_or_text(await reply.read()), reply.status)
                     failure = self._fault(request, body, fault, reply.headers)
         except TimeoutError:
-            failure = self._transient(request, f"nothing came for {self._timeout_s:g} s")
+            failure = self._transient(request, f"nothing came for {self._timeout_s:g} s", 504)
         except (aiohttp.ClientError, httpx2.HTTPError, OSError) as err:
             failure = self._unconnected(request, err)
         except ValueError as err:
@@ -195,16 +195,20 @@ class OpenAIClient:
         if meaning == "too_long":
             return Completion((Choice("", "context_length"),))
         if meaning == "no_credit":
-            return ProviderRefused(
-                f"{message}. Add credit or raise the account's limit, then run the same again."
+            return _told(
+                ProviderRefused(
+                    f"{message}. Add credit or raise the account's limit, then run the same again."
+                ),
+                fault.status,
+                said,
             )
         if (name := fault.parameter_not_taken(body)) is not None:
             return ParameterRefused(name, f"{message}. The model does not take {name!r}: leave it out.")
         if meaning == "passing":
             lost = fault.status in GATEWAY
             waits_s = retry_after_s(headers, time.time())
-            return Transient(message, waits_s, charge="perhaps" if lost else "none")
-        return ProviderRefused(f"{message}. {self._remedy(fault.status)}.")
+            return Transient(message, waits_s, charge="perhaps" if lost else "none", status=fault.status)
+        return _told(ProviderRefused(f"{message}. {self._remedy(fault.status)}."), fault.status, said)
 
     def _remedy(self, status: int) -> str:
         if status == 401 and not self._endpoint.api_key:
@@ -213,14 +217,19 @@ class OpenAIClient:
             status, "The endpoint does not accept this request; check the model and its settings"
         )
 
-    def _transient(self, request: Request, problem: str) -> Transient:
-        return Transient(f"{self._who(request)}: {problem}")
+    def _transient(self, request: Request, problem: str, status: int | None = None) -> Transient:
+        return Transient(f"{self._who(request)}: {problem}", status=status)
 
     def _who(self, request: Request) -> str:
         return f"{request.role} model {self._model_name} at {self._endpoint.shown}"
 
     def _clean(self, text: str) -> str:
         return one_line(text, self._endpoint.api_key)
+
+
+def _told(refused: ProviderRefused, status: int, said: str) -> ProviderRefused:
+    refused.status, refused.said = status, said
+    return refused
 
 
 def _json_or_text(raw: bytes) -> object:

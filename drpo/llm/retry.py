@@ -34,7 +34,8 @@ class Transient(ProviderDown):
 
     `retry_after_s` is what the server asked for. `took_s` is how long the failed try lasted. `charge`:
     whether it may have to be paid for all the same ("perhaps": no answer came, or none that can be read), or
-    was turned away ("none"), or never left this machine ("unsent").
+    was turned away ("none"), or never left this machine ("unsent"). `status` is the HTTP status, 504 where
+    the answer did not come in time, None where none could be read.
     """
 
     def __init__(
@@ -43,8 +44,10 @@ class Transient(ProviderDown):
         retry_after_s: float | None = None,
         took_s: float = 0.0,
         charge: Charge = "perhaps",
+        status: int | None = None,
     ) -> None:
         super().__init__(message)
+        self.status = status
         self.retry_after_s = retry_after_s
         self.took_s = took_s
         self.charge = charge

@@ -11,7 +11,8 @@ from drpo.config_asking import AskingConfig
 from drpo.data import ExampleSet
 from drpo.live import Resources
 from drpo.llm.base import LLM
-from drpo.measuring.plan import MeasuringPlan, Side
+from drpo.measuring.plan import MeasuringPlan, Side, self_preference
+from drpo.measuring.subject import Subject
 from drpo.problems import Responder, Response
 from drpo.respond import ContextFit, choose_form, fit_context
 from drpo.types import Failed, Query
@@ -40,7 +41,7 @@ async def open_side(plan: MeasuringPlan, side: Side, resources: Resources, llm: 
     """The side, ready to answer. `llm`: its base model behind its wrappers."""
     config, subject, choice = plan.config, side.subject, plan.models[side.role]
     assert isinstance(config, AskingConfig)
-    form = await choose_form(choice, _wanted_form(config, side, choice), resources)
+    form = await choose_form(choice, wanted_form(config, subject, choice), resources)
     composer = Composer(subject.templates, form, cut=subject.answer_end == "cut")
     sampling = Sampling(temperature=0.0, max_tokens=config.base_max_tokens)
     fit = await fit_context(choice, config.long_prompts, resources, composer, sampling)
@@ -53,9 +54,8 @@ async def open_side(plan: MeasuringPlan, side: Side, resources: Resources, llm: 
     return Answerer(responder, subject.system_prompt, form, queries, fit)
 
 
-def _wanted_form(config: AskingConfig, side: Side, choice: ModelChoice) -> PromptForm | Literal["auto"]:
+def wanted_form(config: AskingConfig, subject: Subject, choice: ModelChoice) -> PromptForm | Literal["auto"]:
     """As the settings say; else as it was searched, where the model is the one of the search."""
-    subject = side.subject
     if config.prompt_form != "auto" or subject.found_for != choice.identity:
         return config.prompt_form
     return subject.prompt_form
@@ -66,11 +66,14 @@ def fit_report(answerer: Answerer) -> str | None:
     return None if answerer.fit is None else answerer.fit.report()
 
 
-def made_for_another(plan: MeasuringPlan) -> list[str]:
-    """A notice for each side whose alignment was found for another model."""
-    told = []
-    for side in plan.sides:
-        asked = plan.models[side.role].identity
-        if side.subject.found_for not in (None, asked):
-            told.append(f"{side.subject.name} was found for {side.subject.found_for}, {asked} is asked")
-    return told
+def made_for_another(subject: Subject, choice: ModelChoice) -> str | None:
+    """A notice where an alignment was found for another model than the one that is asked."""
+    if subject.found_for in (None, choice.identity):
+        return None
+    return f"{subject.name} was found for {subject.found_for}, {choice.identity} is asked"
+
+
+def notices_of(plan: MeasuringPlan) -> list[str]:
+    """What a user wants to know of a measurement before it begins."""
+    moved = (made_for_another(side.subject, plan.models[side.role]) for side in plan.sides)
+    return [said for said in (self_preference(plan), *moved) if said is not None]

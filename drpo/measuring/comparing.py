@@ -25,9 +25,9 @@ from drpo.judging.preference import (
 )
 from drpo.judging.verdicts import Unreadable, Verdict
 from drpo.measured import SCHEMA, SUMMARY_NAME
-from drpo.measuring.answering import Answerer, fit_report, made_for_another, open_side
+from drpo.measuring.answering import Answerer, fit_report, notices_of, open_side
 from drpo.measuring.judge import Judge, open_judge
-from drpo.measuring.plan import MeasuringPlan, self_preference
+from drpo.measuring.plan import MeasuringPlan
 from drpo.measuring.progress import Counting
 from drpo.measuring.results import ITEMS_NAME, MOST_MISSING, estimate_dict
 from drpo.measuring.running import Opened, measure
@@ -154,7 +154,7 @@ async def _compare(plan: MeasuringPlan, opened: Opened) -> Comparison:
     resources = opened.resources
     config = plan.config
     assert isinstance(config, CompareConfig)
-    for said in filter(None, [self_preference(plan), *made_for_another(plan)]):
+    for said in notices_of(plan):
         resources.notice(said)
     llms = {side.role: await open_model(plan.models[side.role], resources) for side in plan.sides}
     sides = [await open_side(plan, side, resources, llms[side.role]) for side in plan.sides]

@@ -16,9 +16,9 @@ from drpo.judging.scores import Judged, item_mean
 from drpo.live import Resources, key_in
 from drpo.llm.retry import Patience
 from drpo.measured import SUMMARY_NAME
-from drpo.measuring.answering import Answerer, fit_report, made_for_another, open_side
+from drpo.measuring.answering import Answerer, fit_report, notices_of, open_side
 from drpo.measuring.judge import Judge, open_judge
-from drpo.measuring.plan import MeasuringPlan, self_preference
+from drpo.measuring.plan import MeasuringPlan
 from drpo.measuring.progress import Counting
 from drpo.measuring.results import (
     ITEMS_NAME,
@@ -55,7 +55,7 @@ async def _evaluate(plan: MeasuringPlan, opened: Opened) -> Evaluation:
     resources = opened.resources
     config = plan.config
     assert isinstance(config, EvaluateConfig)
-    for said in filter(None, [self_preference(plan), *made_for_another(plan)]):
+    for said in notices_of(plan):
         resources.notice(said)
     llm = await open_model(plan.models["base"], resources)
     answerer = await open_side(plan, plan.sides[0], resources, llm)

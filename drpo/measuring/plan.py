@@ -64,7 +64,7 @@ def evaluate_plan(
         )
     subject = read_subject(config.alignment, "--alignment", config)
     models: dict[Role, ModelChoice] = {
-        "base": _base_model(config.model, "base", "--model", subject, config, environment, custom)
+        "base": base_model(config.model, "base", "--model", subject, config, environment, custom)
     }
     return _measuring("evaluate", config, environment, models, (Side("base", subject),), custom)
 
@@ -76,11 +76,11 @@ def compare_plan(
     one = read_subject(config.alignment, "--alignment", config)
     other = read_subject(config.against, "--against", config)
     models: dict[Role, ModelChoice] = {
-        "base": _base_model(config.model, "base", "--model", one, config, environment, custom)
+        "base": base_model(config.model, "base", "--model", one, config, environment, custom)
     }
     role: Role = "base"
     if config.against_model is not None or "against" in custom:
-        against = _base_model(
+        against = base_model(
             config.against_model, "against", "--against-model", other, config, environment, custom
         )
         if against.identity != models["base"].identity:
@@ -145,7 +145,7 @@ def _measuring(
     )
 
 
-def _base_model(
+def base_model(
     name: str | None,
     role: Role,
     flag: str,

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ from drpo.report.scale import count, number, plural
 from drpo.report.shown import island, visible
 from drpo.report.spending import spent_table
 from drpo.report.summary import cards, settings_of, shown, standing, why_unknown
-from drpo.report.validated import validation_part
+from drpo.report.validated import ValidationPart, validation_part
 from drpo.run_view import RunView
 
 if TYPE_CHECKING:
@@ -49,6 +50,8 @@ class Page:
         that is known. Raises InputError where an event is not what drpo writes."""
         from markupsafe import Markup
 
+        # An event of all examples together, as their validation is, belongs to no search.
+        view = replace(view, trees=tuple(tree for tree in view.trees if tree.nodes))
         trees = read_facts(view, self._memory)
         policy = (
             "default-src 'none'; "
@@ -99,7 +102,7 @@ def _context(
         "standing": standing(view, trees, state),
         "written": written_s and time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(written_s)),
         "cards": cards(view, trees),
-        "validation": validation_part(view.alignment.validation if view.alignment else None),
+        "validation": _validation(view),
         "trees": trees,
         **(_prompt_parts(view, trees[0], memory) if is_prompt and trees else {}),
         **({} if is_prompt else _example_parts(view, trees, memory)),
@@ -129,6 +132,12 @@ def _context(
         "count": count,
         "plural": plural,
     }
+
+
+def _validation(view: RunView) -> ValidationPart | None:
+    if view.improved is not None:
+        return validation_part(view.improved.validation, of_examples=True)
+    return validation_part(view.alignment.validation if view.alignment else None)
 
 
 def _prompt_parts(view: RunView, tree: TreeFacts, memory: Memory) -> dict[str, Any]:

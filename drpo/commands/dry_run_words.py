@@ -1,0 +1,96 @@
+"""What differs between the dry runs of a search and of a measurement: what bounds mean, and limits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from drpo.commands.dry_run_facts import DryRun
+from drpo.commands.dry_run_numbers import whole
+from drpo.config import ExamplesConfig
+from drpo.estimate.forecast import Forecast
+from drpo.estimate.roles import Enough
+from drpo.measuring.forecasting import MeasuringForecast
+
+_FAILURES = "What is sent again after a failure comes on top of all of these."
+_SEARCH_SUFFICES: Mapping[Enough, str] = {
+    "enough": "enough for the most it can take, but for what is sent again after a failure",
+    "may end early": "enough for what is expected; the run may end early, with the best so far",
+    "will likely end early": "less than is expected; the run will likely end early, with the best so far",
+    "will end early": "less than the least; the run will end early, with the best so far",
+    "too little to begin": "cannot pay for the first level: no prompt would be rewritten and tried",
+}
+_SEARCH_LEGEND = (
+    "At least: every reply is readable, prompts are kept and requests equal wherever that can be.",
+    "At most: every level there can be, every reply repaired, one choice a request.",
+    "Paper: DRPO, Appendix A.5, where each sample is a call; drpo asks for a prompt's samples in one.",
+    _FAILURES,
+)
+_LATER = "without a result until a higher limit goes on (exit code 9)"
+_MEASURING_SUFFICES: Mapping[Enough, str] = {
+    "enough": "enough for the most it can take, but for what is sent again after a failure",
+    "may end early": f"enough for what is expected; the command may end early, {_LATER}",
+    "will likely end early": f"less than is expected; the command will likely end early, {_LATER}",
+    "will end early": f"less than the least; the command will end early, {_LATER}",
+    "too little to begin": f"cannot pay for one call of each role: the command will end early, {_LATER}",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """finished: the answer where nothing is to come. expected: on what that column rests. legend: what the
+    others mean. suffices: what a limit means."""
+
+    finished: str
+    expected: str
+    legend: tuple[str, ...]
+    suffices: Mapping[Enough, str]
+
+
+def words_of(told: DryRun) -> Words:
+    """The words for this kind of run."""
+    said = told.forecast
+    if isinstance(said, MeasuringForecast):
+        return Words(
+            "This measurement has finished: nothing more would be sent.",
+            _measured(told, said),
+            (*_measuring_legend(told, said), _FAILURES),
+            _MEASURING_SUFFICES,
+        )
+    assert isinstance(said, Forecast)
+    return Words(
+        "This run has finished: nothing more would be sent.",
+        _searched(told, said),
+        _SEARCH_LEGEND,
+        _SEARCH_SUFFICES,
+    )
+
+
+def _searched(told: DryRun, said: Forecast) -> str:
+    least, expected, most = whole(said.levels)
+    levels = f"{least} to {most} levels, about {expected} of them" if least != most else f"{least} levels"
+    if isinstance(told.plan.config, ExamplesConfig):
+        levels = f"{said.searches:,} searches of {levels}"
+    return f"Expected: {levels}, as in {said.habits.about}."
+
+
+def _measured(told: DryRun, said: MeasuringForecast) -> str:
+    kind = "queries" if "base" in told.plan.models else "questions to the judge"
+    if "judge" not in told.plan.models:
+        return f"Expected: {said.items:,} {kind}."
+    return f"Expected: {said.items:,} {kind}, with replies as in {said.about}."
+
+
+def _measuring_legend(told: DryRun, said: MeasuringForecast) -> Iterator[str]:
+    command, judged = told.plan.identity["command"], "judge" in told.plan.models
+    if command == "compare":
+        yield "At least: every reply is readable, and responses not known yet are equal, which is a tie."
+        yield "At most: they differ, and every reply of the judge is asked for again, as --repairs allows."
+    elif judged:
+        yield "At least: every reply of the judge is readable."
+        yield "At most: every one of them is asked for again, as --repairs allows."
+    if command != "audit-judge" and judged:
+        yield "A query that does not fit the base model's context has no response, and nothing to be judged."
+    if said.rewards:
+        had = f", {said.recorded.rewards:,} of them had already" if said.recorded.rewards else ""
+        yield f"Besides, a reward model is given {said.rewards:,} responses{had}. It has no price here."

@@ -1,0 +1,64 @@
+"""drpo generate"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from drpo.api import environment
+from drpo.commands.measuring import run_measuring
+from drpo.commands.terminal import line_of, print_json
+from drpo.config_use import GenerateConfig
+from drpo.errors import GateRefused
+from drpo.measuring.results import MOST_MISSING
+from drpo.options import settings_flags
+from drpo.settings import resolve
+from drpo.types import Failed
+from drpo.use.generating import run_generate
+from drpo.use.plan import use_plan
+
+
+@click.command("generate", epilog="Every flag is also a variable: --out is DRPO_OUT.")
+@click.argument("alignment")
+@click.option(
+    "--config", type=click.Path(path_type=Path), envvar="DRPO_CONFIG", help="TOML file with settings."
+)
+@click.option("--json", "as_json", is_flag=True, envvar="DRPO_JSON", help="Print the answers as JSON lines.")
+@click.option("--quiet", is_flag=True, envvar="DRPO_QUIET", help="No progress on stderr.")
+@click.option("--in", "given_in", metavar="FILE", help="The same as --queries.")
+@settings_flags(GenerateConfig)
+def command(
+    alignment: str, config: Path | None, as_json: bool, quiet: bool, given_in: str | None, **flags: Any
+) -> None:
+    """Answer many queries with ALIGNMENT (a run, an alignment file, none or urial), in their order.
+
+    The same command run again resumes. Each line of the file has the query, the response, why it ended and
+    which examples were shown. Key of the model: OPENAI_API_KEY, or DRPO_BASE_API_KEY for one named by @URL.
+    """
+    env = environment()
+    if given_in is not None:
+        flags["queries"] = given_in
+    plan = use_plan("generate", alignment, resolve(GenerateConfig, flags, env, config), env)
+    result = run_measuring(
+        plan,
+        plan.source,
+        len(plan.items),
+        lambda hooks, count: run_generate(plan, env, hooks, count),
+        quiet=quiet,
+    )
+    if as_json:
+        for answer in result.answers:
+            print_json(answer.as_dict())
+    if not quiet:
+        if not result.sent:
+            click.echo("All of it was recorded; nothing was sent.", err=True)
+        click.echo(f"written: {result.out} ({len(result.answers)} answers)", err=True)
+    if len(result.failed) > MOST_MISSING * len(result.answers):
+        first = result.failed[0].answer
+        reason = first.reason if isinstance(first, Failed) else ""
+        raise GateRefused(
+            f"{len(result.failed)} of {len(result.answers)} queries have no answer, more than "
+            f"{MOST_MISSING:.0%}: {line_of(reason)}"
+        )

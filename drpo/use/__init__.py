@@ -1,0 +1,1 @@
+"""Using an alignment: generate, chat, serve, export, all through the one renderer."""
