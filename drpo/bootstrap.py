@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from statistics import NormalDist, fmean
 
 import numpy as np
+from numpy.typing import NDArray
 
 from drpo.statistics import LEVEL, Estimate, Floats, Interval, least_count, student_quantile
 
@@ -43,22 +44,28 @@ def bootstrap_mean(
             for begun in range(0, resamples, rows)
         ]
     )
-    tail = NormalDist().cdf(
-        -math.sqrt(len(had) / (len(had) - 1)) * student_quantile((1 + level) / 2, len(had) - 1)
-    )
+    tail = expanded_tail(len(had), level)
     low, high = (float(end) for end in np.quantile(means, [tail, 1 - tail]))
     # Rounding must not push a mean out of an interval without width.
     return Estimate(mean, Interval(min(low, mean), max(high, mean), level), len(had), missing)
 
 
+def resamples_for(level: float) -> int:
+    """How often rows are drawn again: more for a high level, whose ends are rare."""
+    return max(_RESAMPLES // 5, math.ceil(10 / (1 - level)))
+
+
+def expanded_tail(count: int, level: float) -> float:
+    """Which percentile the ends of an interval from `count` values are: see `bootstrap_mean`."""
+    return NormalDist().cdf(-math.sqrt(count / (count - 1)) * student_quantile((1 + level) / 2, count - 1))
+
+
 def bootstrap_means(
-    rows: Sequence[Sequence[float | None]],
-    level: float = LEVEL,
-    resamples: int = _RESAMPLES // 5,
-    seed: int = 0,
+    rows: Sequence[Sequence[float | None]], level: float = LEVEL, seed: int = 0
 ) -> tuple[tuple[Estimate, ...], Estimate]:
     """The mean of each column and the plain mean of these means, rows being drawn again as wholes, so that
-    what a row's values have in common counts. Percentiles are taken as far out as in `bootstrap_mean`.
+    what a row's values have in common counts. Percentiles are taken as far out as in `bootstrap_mean`, for
+    each column by its own number of values.
 
     A column without values has no mean and is left out of the last one. Raises ValueError for rows of
     different lengths.
@@ -69,37 +76,39 @@ def bootstrap_means(
     table = np.array([[np.nan if v is None else v for v in row] for row in rows], dtype=np.float64)
     table = table.reshape(len(rows), columns)
     had = ~np.isnan(table)
-    counts = had.sum(axis=0)
+    counts, scored = had.sum(axis=0), int(had.any(axis=1).sum())
     usable = counts > 0
-    filled = np.where(had, table, 0.0)
     means = np.full(columns, np.nan)
-    means[usable] = filled.sum(axis=0)[usable] / counts[usable]
-    scored = int(had.any(axis=1).sum())
+    means[usable] = np.where(had, table, 0.0).sum(axis=0)[usable] / counts[usable]
     overall = float(means[usable].mean()) if usable.any() else None
-    missing = len(rows) - scored
-    if scored < least_count(level):
-        pairs = zip(means, counts, strict=True)
-        plain = tuple(Estimate(_or_none(mean), None, int(n), len(rows) - int(n)) for mean, n in pairs)
-        return plain, Estimate(overall, None, scored, missing)
-    drawn = np.random.default_rng(seed).multinomial(len(rows), [1 / len(rows)] * len(rows), size=resamples)
-    with np.errstate(invalid="ignore"):  # a column none of whose rows was drawn
-        again = (drawn @ filled) / (drawn @ had)
-    tail = NormalDist().cdf(-math.sqrt(scored / (scored - 1)) * student_quantile((1 + level) / 2, scored - 1))
-    found = tuple(
-        Estimate(
-            _or_none(means[column]),
-            _ends(again[:, column], means[column], tail, level)
-            if counts[column] >= least_count(level)
-            else None,
-            int(counts[column]),
-            len(rows) - int(counts[column]),
+    again = _drawn_again(table, had, resamples_for(level), seed) if scored >= least_count(level) else None
+
+    def estimate(mean: float | None, count: int, values: Floats) -> Estimate:
+        known = again is not None and mean is not None and count >= least_count(level)
+        interval = (
+            _ends(values, mean, expanded_tail(count, level), level) if known and mean is not None else None
         )
-        for column in range(columns)
+        return Estimate(mean, interval, count, len(rows) - count)
+
+    drawn = np.full((0, columns), np.nan) if again is None else again
+    found = tuple(
+        estimate(_or_none(means[column]), int(counts[column]), drawn[:, column]) for column in range(columns)
     )
-    with_all = again[:, usable]
-    with_all = with_all[~np.isnan(with_all).any(axis=1)]
-    assert overall is not None
-    return found, Estimate(overall, _ends(with_all.mean(axis=1), overall, tail, level), scored, missing)
+    together = drawn[:, usable]
+    together = together[~np.isnan(together).any(axis=1)]
+    return found, estimate(overall, scored, together.mean(axis=1) if together.size else np.array([]))
+
+
+def _drawn_again(table: Floats, had: NDArray[np.bool_], resamples: int, seed: int) -> Floats:
+    """The columns' means of so many tables whose rows are drawn from `table` with replacement."""
+    draw, filled, means = np.random.default_rng(seed), np.where(had, table, 0.0), []
+    counted = had.astype(np.float64)
+    rows = max(1, _AT_ONCE // max(1, table.size))
+    for begun in range(0, resamples, rows):
+        chosen = draw.integers(0, len(table), size=(min(rows, resamples - begun), len(table)))
+        with np.errstate(invalid="ignore"):  # a column none of whose rows was drawn
+            means.append(filled[chosen].sum(axis=1) / counted[chosen].sum(axis=1))
+    return np.concatenate(means)
 
 
 def _ends(values: Floats, mean: float, tail: float, level: float) -> Interval:

@@ -24,6 +24,8 @@ COMMANDS = {
     "serve": "Serve the aligned model to whatever speaks OpenAI's interface.",
     "generate": "Answer many queries with an alignment.",
     "export": "Write an alignment for another tool: vLLM, Ollama, promptfoo and others.",
+    "push": "Upload an alignment to a Hugging Face repository.",
+    "pull": "Fetch an alignment that was shared.",
     "replay": "Run a recorded run again, offline, and say whether it came out identical.",
     "watch": "Show where a run of another process stands.",
     "show": "Print a run: its result, its path, one node, or its aspects.",

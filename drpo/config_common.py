@@ -112,6 +112,11 @@ class RunConfig(BaseModel):
         {}, "Per role in a TOML file: model and the variable that holds its key.", identity=False
     )
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _takes_paths(cls, value: Any) -> Any:
+        return str(value) if isinstance(value, Path) else value
+
     @field_validator("name")
     @classmethod
     def _stays_inside(cls, name: str | None) -> str | None:

@@ -15,7 +15,6 @@ class JudgingConfig(RunConfig):
     """What all of them have: a judge."""
 
     judge: str | None = setting(None, "Model that judges: openai/NAME or vllm/REPO, with @URL, or demo.")
-    level: float = setting(0.95, "Confidence of the intervals.", identity=False, gt=0.5, lt=1)
     demo_judge: Literal["fair", "first", "longer", "obedient"] = setting(
         "fair",
         "What a simulated judge is like: fair, or leaning to the first of two responses, to the longer one, "
@@ -38,6 +37,7 @@ class AnsweringConfig(AskingConfig, JudgingConfig):
     )
     data_column: str | None = setting(None, "Field of the data that holds the query.")
     limit: int | None = setting(None, "So many queries of the data at most, the first ones.", ge=1)
+    level: float = setting(0.95, "Confidence of the intervals.", identity=False, gt=0.5, le=0.999)
 
 
 class EvaluateConfig(AnsweringConfig):
@@ -51,6 +51,7 @@ class EvaluateConfig(AnsweringConfig):
     reward_model: str | None = setting(
         None,
         "Also, or instead of a judge: a reward model, REPO or PATH (transformers), or vllm/NAME@URL.",
+        identity=False,
     )
 
 

@@ -22,7 +22,7 @@ from drpo.choices import ModelChoice
 from drpo.config import RunConfig
 from drpo.config_judging import JudgingConfig
 from drpo.errors import DrpoError, InputError
-from drpo.llm.base import LLM, ROLES, Completion, Request
+from drpo.llm.base import LLM, ROLES, Choice, Completion, Request
 from drpo.llm.client import OpenAIClient
 from drpo.llm.connections import Connections, Endpoint
 from drpo.llm.ledger import Ledger
@@ -107,7 +107,11 @@ def _patient(client: LLM, choice: ModelChoice, resources: Resources, stop: Stop)
 def asked_once(choice: ModelChoice, resources: Resources) -> LLM:
     """The model itself, for whoever limits and repeats by rules of their own: no slot, no second try, and a
     refusal ends nothing."""
-    return _client(choice, resources)
+    return _client(choice, resources, lean=True)
+
+
+def _are_texts(choices: Sequence[object]) -> bool:
+    return all(isinstance(choice, Choice) and isinstance(choice.text, str) for choice in choices)
 
 
 def live_stream(choice: ModelChoice, resources: Resources) -> Streams:
@@ -161,15 +165,15 @@ class _OwnModel:
         except Exception as error:
             raise InputError(f"your model {self._name} raised {type(error).__name__}: {error}") from error
         given: object = completion  # whatever the protocol says
-        if not isinstance(given, Completion) or not given.choices:
+        if not isinstance(given, Completion) or not given.choices or not _are_texts(given.choices):
             raise InputError(
-                f"your model {self._name}: expected a Completion with at least one choice, "
+                f"your model {self._name}: expected a Completion of texts with at least one choice, "
                 f"came {type(completion).__name__}"
             )
         return completion
 
 
-def _client(choice: ModelChoice, resources: Resources) -> LLM:
+def _client(choice: ModelChoice, resources: Resources, *, lean: bool = False) -> LLM:
     def metered(client: LLM) -> LLM:
         return client if resources.ledger is None else Metered(client, resources.ledger)
 
@@ -185,8 +189,8 @@ def _client(choice: ModelChoice, resources: Resources) -> LLM:
         return metered(SimulatedLLM(world))
 
     def at(endpoint: Endpoint) -> LLM:
-        client = OpenAIClient(resources.connections, endpoint, choice.name, timeout_s=config.timeout_s)
-        return metered(client)
+        connections, timeout_s = resources.connections, config.timeout_s
+        return metered(OpenAIClient(connections, endpoint, choice.name, timeout_s=timeout_s, lean=lean))
 
     if choice.server is not None:
         return Managed(managed_server(choice, resources), lambda process: at(process.address.endpoint))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from drpo.alignment import Alignment, read_alignment, template_digest
@@ -13,20 +14,25 @@ from drpo.templates import Templates
 
 
 def load_alignment(path: Path, prompts: Path | None = None) -> tuple[Alignment, Templates]:
-    """The alignment of a run directory or file, and its templates: those of `prompts`, else the run's own
-    (a run directory has them), else the shipped ones.
+    """The alignment of a run directory or file, and the templates it was searched with: the run's own (a run
+    directory has them), those of `prompts`, or the shipped ones, whichever they are.
 
-    Raises InputError where there is none, and where these templates are not those of the search.
+    Raises InputError where there is no alignment, and where none of these templates is the one of the search.
     """
     alignment = read_alignment(path)
+    for templates in _candidates(path, prompts):
+        if template_digest(templates, alignment.prompt_form) == alignment.template_digest:
+            return alignment, templates
+    raise InputError(
+        f"{path}: was searched with another {RESPOND_TEMPLATES[alignment.prompt_form]} than "
+        f"{'the shipped one' if prompts is None else f'that of {prompts} and the shipped one'}; name its "
+        "templates folder (--prompts, or prompts= in Python)"
+    )
+
+
+def _candidates(path: Path, prompts: Path | None) -> Iterator[Templates]:
+    if path.is_dir() and (path / RUN_NAME).exists() and read_run(path):
+        yield read_inputs(path).templates
     if prompts is not None:
-        templates = Templates(prompts)
-    else:
-        inside = path.is_dir() and (path / RUN_NAME).exists()
-        templates = read_inputs(path).templates if inside and read_run(path) else Templates()
-    if template_digest(templates, alignment.prompt_form) != alignment.template_digest:
-        raise InputError(
-            f"{path}: was searched with another {RESPOND_TEMPLATES[alignment.prompt_form]} than the one at "
-            "hand; name its templates folder (--prompts, or prompts= in Python)"
-        )
-    return alignment, templates
+        yield Templates(prompts)
+    yield Templates()

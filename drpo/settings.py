@@ -12,8 +12,8 @@ from pydantic import ValidationError
 
 from drpo.config import PUBLISHED, PUBLISHED_EXAMPLES, ExamplesConfig, OptimizeConfig, RunConfig, flag
 from drpo.config_judging import AuditConfig, CompareConfig, EvaluateConfig
-from drpo.config_use import GenerateConfig, ServeConfig
 from drpo.config_study import StudyConfig
+from drpo.config_use import GenerateConfig, ServeConfig
 from drpo.errors import InputError
 
 Config = TypeVar("Config", bound=RunConfig)

@@ -51,6 +51,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("run", "replaying"),
     ("measuring",),
     ("use",),
+    ("sharing",),
     ("exporting",),
     ("serving",),
     ("studies",),

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from drpo.judging.audit import Answer, Audit, AuditQuestion, Check, PreferQuestion, audit, questions
-from drpo.judging.audit_result import points_check, share_check
+from drpo.judging.audit_result import FEWEST, points_check, share_check
 from drpo.judging.cases import ATTACKS, KINDS
 from drpo.judging.verdicts import Preferred, Unreadable, Verdict
 from drpo.statistics import wilson
@@ -220,7 +220,8 @@ def test_a_share_is_flagged_exactly_where_its_whole_interval_is_beyond_the_limit
         assert check.status == "no data"
         return
     value, low = wrong / (wrong + right), wilson(wrong, wrong + right).low
-    assert check.status == ("flagged" if low > limit else "unsure" if value > limit else "ok")
+    enough = wrong + right >= FEWEST
+    assert check.status == ("flagged" if low > limit and enough else "unsure" if value > limit else "ok")
     assert share_check("n", "m", limit, found, by_value=True).status == ("flagged" if value > limit else "ok")
 
 

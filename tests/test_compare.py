@@ -166,3 +166,10 @@ def test_a_comparison_is_printed_shown_again_and_kept_pair_by_pair(shell: Shell)
     counted = [summary[name] for name in ("wins", "ties", "losses")]
     assert [outcomes.count(name) for name in ("win", "tie", "loss")] == counted
     assert all(len(line["responses"]) == 2 for line in lines)
+
+
+def test_without_a_judge_nobody_is_asked(shell: Shell) -> None:
+    data(shell.folder)
+    flags = ("--model", "demo", "--alignment", "none", "--against", "urial", "--data", "data.txt")
+    assert "--judge is missing" in shell.refused(2, "compare", *flags, "--run-dir", "run")
+    assert not (shell.folder / "run").exists()

@@ -15,6 +15,7 @@ import drpo
 from drpo.errors import BudgetSpent, InputError
 from drpo.judging.scores import read_just_eval, summarise
 from drpo.llm.base import LLM, Role
+from drpo.resources import resource_folder
 from drpo.testing import closed_sockets
 from tests.support.command import Shell, content_of, the_error
 from tests.support.judges import ASPECTS, Ruled, scores
@@ -143,8 +144,8 @@ def test_a_limit_ends_it_without_a_result_and_a_higher_one_goes_on(folder: Path)
     [
         ({"alignment": "nowhere"}, "found nothing of that name"),
         ({"shots": 1}, "none has 0 examples"),
-        ({"limit": 5}, "needs 6 queries, came 5"),
-        ({"level": 0.9999}, "needs 15 queries, came 10"),
+        ({"limit": 5}, "needs 6 queries of a kind, came 5"),
+        ({"level": 0.999}, "needs 11 queries of a kind, came 10"),
         ({"data_column": "prompt"}, "prompt"),
     ],
 )
@@ -262,3 +263,103 @@ def test_an_alignment_is_asked_at_the_model_it_was_found_for(shell: Shell) -> No
     assert "was found for demo/seed=0,noise=0.5, which these settings do not name" in said
     moved = shell.done("evaluate", *flags, "--model", "demo", "--demo-seed", "1", "--run-dir", "other")
     assert "found was found for demo/seed=0,noise=0.5, demo/seed=1,noise=0.5 is asked" in moved.err
+
+
+def test_repetitions_of_a_query_are_asked_and_counted_once(folder: Path) -> None:
+    rows = [{"instruction": text} for text in QUERIES * 3]
+    (folder / "data.json").write_text(json.dumps(rows), "utf-8")
+    result = measured(folder, lambda texts: scores(3), data=str(folder / "data.json"))
+    assert len(result.items) == 10 and result.sent == {"base": 10, "judge": 10}
+
+
+def test_a_judge_that_finds_nothing_applicable_has_scored_nothing(shell: Shell) -> None:
+    data(shell.folder)
+    with Served(answering(scores("N/A"))) as server:
+        ran = shell.run(*command(server.url))
+    assert "10 of 10 items have no score" in the_error(ran, 4) and "N/A on every aspect" in ran.err
+
+
+def test_what_is_not_applicable_is_shown_under_either_policy(shell: Shell) -> None:
+    data(shell.folder)
+
+    def judging(model: str, body: dict[str, Any]) -> Answer:
+        if model != "judge":
+            return "A fine answer."
+        return scores("N/A") if "question 0?" in body["messages"][0]["content"] else scores(4)
+
+    with Served(judging) as server:
+        shell.run(*command(server.url, "--quiet"))
+        ran = shell.run(*command(server.url, "--quiet", "--na", "five"))
+    (line,) = [line for line in ran.out.splitlines() if line.startswith("depth")]
+    assert line.split()[1] == "4.10" and line.split()[-2:] == ["10", "1"] and "N/A counts as 5" in ran.out
+
+
+def test_a_file_does_not_decide_where_queries_and_keys_go(shell: Shell) -> None:
+    data(shell.folder)
+    shell.env.setenv("DRPO_BASE_API_KEY", "sk-of-mine")
+    shell.done(
+        "optimize", "--model", "demo", "--depth", "2", "--max-extra-depth", "0", "--run-dir", "run", "--quiet"
+    )
+    found = json.loads((shell.folder / "run" / "alignment.json").read_text("utf-8"))
+    with Served(lambda model, body: "ok") as server:
+        found["models"]["base"] = f"openai/base@{server.url}"
+        (shell.folder / "theirs.json").write_text(json.dumps(found), "utf-8")
+        said = shell.refused(
+            2, "evaluate", "--alignment", "theirs.json", "--judge", "demo", "--data", "data.json"
+        )
+        assert "name the model yourself" in said and server.requests == []
+
+
+def test_names_with_control_characters_are_shown_and_not_obeyed(shell: Shell) -> None:
+    shell.write("d\x1b[31m.txt", "\n".join(QUERIES))
+    ran = shell.done(
+        *("evaluate", "--model", "demo", "--alignment", "none", "--judge", "demo", "--run-dir", "run"),
+        *("--data", "d\x1b[31m.txt"),
+    )
+    assert "\x1b" not in ran.out + ran.err and "d\\u001b[31m.txt" in ran.err
+
+
+@pytest.mark.parametrize(
+    "name", ["", "vllm/rm", "openai/rm@http://127.0.0.1:9/v1", "vllm/rm@http://u:secret@h/v1"]
+)
+def test_a_wrong_reward_model_is_told_before_anything_is_asked(shell: Shell, name: str) -> None:
+    data(shell.folder)
+    flags = ("--model", "demo", "--judge", "demo", "--alignment", "none", "--data", "data.json")
+    said = shell.refused(2, "evaluate", *flags, "--run-dir", "run", "--reward-model", name)
+    assert "secret" not in said and not (shell.folder / "run").exists()
+
+
+def test_paths_may_be_given_as_such(folder: Path) -> None:
+    data(folder)
+    result = drpo.evaluate(
+        models=models(lambda texts: scores(3)),
+        alignment="none",
+        data=folder / "data.json",
+        run_dir=folder / "run",
+    )
+    assert len(result.items) == 10
+
+
+def test_templates_of_a_run_stand_whatever_templates_a_judge_is_given(shell: Shell) -> None:
+    data(shell.folder)
+    own = shell.folder / "own"
+    own.mkdir()
+    shipped = resource_folder("prompts") / "respond_chat.j2"
+    (own / "respond_chat.j2").write_text("{# mine #}" + shipped.read_text("utf-8"), "utf-8")
+    found = ("--depth", "2", "--max-extra-depth", "0", "--prompts", "own", "--run-dir", "run", "--quiet")
+    shell.done("optimize", "--model", "demo", *found)
+    (shell.folder / "judging").mkdir()
+    flags = ("--alignment", "run", "--judge", "demo", "--data", "data.json", "--prompts", "judging")
+    shell.done("evaluate", *flags, "--quiet")
+
+
+def test_scores_that_others_have_given_are_added_up_alike(shell: Shell) -> None:
+    data(shell.folder)
+    with Served(answering(scores(4))) as server:
+        own = shell.done(*command(server.url), "--json").json["general"]
+    lines = (shell.folder / "run" / "items.jsonl").read_text("utf-8").splitlines()
+    shell.write("theirs.json", json.dumps([json.loads(line) for line in lines]))
+    found = shell.done("evaluate", "--scores", "theirs.json", "--json").json["general"]
+    assert found["aspects"] == own["aspects"] and found["overall"] == own["overall"]
+    assert "helpfulness  4.00" in shell.done("evaluate", "--scores", "theirs.json").out
+    assert "--judge" in shell.refused(2, "evaluate", "--scores", "theirs.json", "--judge", "demo")

@@ -19,6 +19,7 @@ from drpo.judging.preference import (
     Outcome,
     PairOutcome,
     Tally,
+    length_controlled_interval,
     length_controlled_win_rate,
     pair_outcome,
     tally,
@@ -165,3 +166,22 @@ def test_separable_data_give_a_sane_answer() -> None:
 def test_input_that_is_none_is_refused(outcomes: list[Outcome], a: list[int], b: list[int]) -> None:
     with pytest.raises(ValueError, match="expected"):
         length_controlled_win_rate(outcomes, a, b)
+
+
+def test_the_interval_is_wider_for_fewer_pairs_and_for_more_confidence_and_none_for_too_few() -> None:
+    dice = random.Random(3)
+    rows = [
+        (dice.choice(("win", "tie", "loss")), dice.randint(5, 90), dice.randint(5, 90)) for _ in range(80)
+    ]
+
+    def width(count: int, level: float = 0.95) -> float:
+        outcomes = [outcome for outcome, _, _ in rows[:count]]
+        lengths = ([a for _, a, _ in rows[:count]], [b for _, _, b in rows[:count]])
+        found = length_controlled_interval(outcomes, *lengths, level=level)  # type: ignore[arg-type]
+        assert found is not None
+        assert found == length_controlled_interval(outcomes, *lengths, level=level)  # type: ignore[arg-type]
+        assert length_controlled_win_rate(outcomes, *lengths).win_rate in found  # type: ignore[arg-type]
+        return found.high - found.low
+
+    assert width(10) > width(40) > width(80) and width(40, 0.99) > width(40, 0.9)
+    assert length_controlled_interval(["win"] * 5, [3] * 5, [4] * 5) is None

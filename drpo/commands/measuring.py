@@ -8,8 +8,10 @@ from typing import Any, TypeVar
 import click
 
 from drpo.commands.running import introduce, run_with_signals
+from drpo.commands.terminal import safe
 from drpo.measuring.progress import Counting
 from drpo.plan import RunPlan, run_path
+from drpo.progress import UNITS
 from drpo.run import Hooks
 
 T = TypeVar("T")
@@ -26,7 +28,8 @@ def run_measuring(
     """The result of `work`, shown and stopped as a search is. of: how many items or questions there are."""
     if not quiet:
         introduce(plan)
-        click.echo(f"{'data:':<11}{source} ({of})", err=True)
+        unit = UNITS[str(plan.identity["command"])]
+        click.echo(safe(f"{'data:':<11}{source}: {of} {unit}"), err=True)
     counting = Counting(plan, run_path(plan), of)
     return run_with_signals(counting, Hooks(), lambda hooks: work(hooks, counting), quiet=quiet)
 
@@ -37,4 +40,4 @@ def say_where(plan: RunPlan, files: str, sent: dict[str, int], *, quiet: bool) -
         return
     if not sent:
         click.echo("All of it was recorded; nothing was sent.", err=True)
-    click.echo(f"written: {run_path(plan)} ({files})", err=True)
+    click.echo(safe(f"written: {run_path(plan)} ({files})"), err=True)

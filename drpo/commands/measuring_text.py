@@ -28,20 +28,20 @@ def print_summary(summary: Json, *, as_json: bool) -> None:
 
 
 def _evaluation(summary: Json) -> Iterator[str]:
-    yield f"alignment  {line_of(summary['alignment'])}, {summary['shots']} shots"
+    yield f"alignment  {line_of(summary['alignment'])}, {int(summary['shots'])} shots"
     for role, identity in summary["models"].items():
         yield f"{role:<11}{line_of(identity)}"
     for name in ("general", "safety"):
         if name in summary:
             yield ""
-            yield from _part(name, summary[name])
+            yield from _part(name, summary[name], str(summary["na"]))
     reward = summary["reward"]
     if reward is not None:
         mean, variance = reward["mean"], _number(reward["variance"], 3)
         yield f"\nreward     {_number(mean['mean'], 3)} {_range(mean, 3)}, variance {variance}"
 
 
-def _part(name: str, part: Json) -> Iterator[str]:
+def _part(name: str, part: Json, summary_na: str) -> Iterator[str]:
     level = part["overall"]["level"]
     heading = "interval" if level is None else f"{level:.0%} interval"
     rows = [
@@ -50,7 +50,7 @@ def _part(name: str, part: Json) -> Iterator[str]:
             _number(found["mean"]),
             _range(found),
             str(found["count"]),
-            str(part["scored"] - found["count"]),
+            str(int(found["not_applicable"])),
         )
         for aspect, found in part["aspects"].items()
     ]
@@ -58,13 +58,14 @@ def _part(name: str, part: Json) -> Iterator[str]:
         rows.append(("overall", _number(part["overall"]["mean"]), _range(part["overall"]), "", ""))
     yield from columns((name, "mean", heading, "scored", "N/A"), rows, right=("mean", "scored", "N/A"))
     words = "" if part["mean_words"] is None else f", {part['mean_words']:.0f} words on average"
-    counts = [f"{part['items']} queries{words}"]
-    counts += [f"{part['unreadable']} replies of the judge unreadable"] * bool(part["unreadable"])
-    counts += [f"{part['failed']} responses failed"] * bool(part["failed"])
+    counts = [f"{int(part['items'])} queries{words}"]
+    counts += ["what is N/A counts as 5"] * (summary_na == "five")
+    counts += [f"{int(part['unreadable'])} replies of the judge unreadable"] * bool(part["unreadable"])
+    counts += [f"{int(part['failed'])} responses failed"] * bool(part["failed"])
     yield "; ".join(counts)
     for title in ("topics", "tasks"):
         told = [
-            f"{line_of(group)} {found['overall']:.2f} ({found['scored']})"
+            f"{line_of(group)} {found['overall']:.2f} ({int(found['scored'])})"
             for group, found in part[title].items()
             if found["overall"] is not None
         ]
@@ -77,20 +78,20 @@ def _comparison(summary: Json) -> Iterator[str]:
     models, shots = summary["models"], summary["shots"]
     asked = (models["base"], models.get("against", models["base"]))
     for letter, name, count, model in zip("AB", names, shots, asked, strict=True):
-        yield f"{letter:<11}{name}, {count} shots, at {line_of(model)}"
+        yield f"{letter:<11}{name}, {int(count)} shots, at {line_of(model)}"
     yield f"judge      {line_of(models['judge'])}"
     yield ""
     flips = ""
     if summary["flips"]:
         flips = (
-            f" ({summary['flips']} changed with the order: the first place gained in "
-            f"{summary['flips_first']}, the second in {summary['flips_second']})"
+            f" ({int(summary['flips'])} changed with the order: the first place gained in "
+            f"{int(summary['flips_first'])}, the second in {int(summary['flips_second'])})"
         )
-    yield f"A wins     {summary['wins']}"
-    yield f"ties       {summary['ties']}{flips}"
-    yield f"B wins     {summary['losses']}"
+    yield f"A wins     {int(summary['wins'])}"
+    yield f"ties       {int(summary['ties'])}{flips}"
+    yield f"B wins     {int(summary['losses'])}"
     if summary["missing"]:
-        yield f"missing    {summary['missing']} pairs without an outcome"
+        yield f"missing    {int(summary['missing'])} pairs without an outcome"
     rate = summary["win_rate"]
     yield f"win rate   {_percent(rate['mean'], rate)} for A, ties as halves"
     length = summary["length_controlled"]
@@ -98,9 +99,13 @@ def _comparison(summary: Json) -> Iterator[str]:
         yield f"           {_percent(length['win_rate'], length)} with the effect of length taken out"
         if length["extrapolated"]:
             yield "           one side is longer in every pair: length and quality cannot be told apart"
-    yield f"sign test  p = {summary['sign_test_p']:.3g}: {_preferred(summary, names)}"
+    yield f"sign test  p {_p(summary['sign_test_p'])}: {_preferred(summary, names)}"
     words = " and ".join("-" if count is None else f"{count:.0f}" for count in summary["mean_words"])
     yield f"words      {words} on average"
+
+
+def _p(value: float) -> str:
+    return f"= {value:.3g}" if value > 1e-16 else "< 1e-16"
 
 
 def _preferred(summary: Json, names: tuple[str, str]) -> str:

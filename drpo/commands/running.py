@@ -20,6 +20,7 @@ from drpo.commands.progress_lines import ProgressLines
 from drpo.commands.terminal import safe
 from drpo.errors import Interrupted
 from drpo.llm.prices import price_per_million
+from drpo.measured import COMMANDS
 from drpo.monitor import Monitor
 from drpo.plan import Plan, RunPlan, run_path
 from drpo.progress import RunState
@@ -90,13 +91,13 @@ def introduce(plan: RunPlan, *, where: bool = True) -> None:
     """Say on stderr which models play, at what price where drpo chose them, and (`where`) in which run."""
     for role, choice in plan.models.items():
         chosen = f"  (drpo's choice: {_cost(choice)}; --{role} names another)" if choice.defaulted else ""
-        click.echo(f"{role + ':':<11}{choice.identity}{chosen}", err=True)
+        click.echo(f"{role + ':':<11}{safe(choice.identity + chosen)}", err=True)
     if plan.simulated:
         click.echo("Models named demo are simulated: their figures say nothing about real models.", err=True)
     for note in plan.inputs.notes:
-        click.echo(f"seeds: {note}", err=True)
+        click.echo(safe(f"{'data' if plan.identity['command'] in COMMANDS else 'seeds'}: {note}"), err=True)
     if where:
-        click.echo(f"{'run:':<11}{run_path(plan)}", err=True)
+        click.echo(safe(f"{'run:':<11}{run_path(plan)}"), err=True)
 
 
 def _cost(choice: ModelChoice) -> str:

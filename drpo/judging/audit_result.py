@@ -10,6 +10,9 @@ from typing import Any, Literal, TypeAlias
 from drpo.bootstrap import bootstrap_mean
 from drpo.statistics import LEVEL, Interval, wilson
 
+FEWEST = 4
+"""Cases from which on a check can be flagged: what one or two say is chance, whatever their interval."""
+
 Status: TypeAlias = Literal["ok", "unsure", "flagged", "no data"]
 
 
@@ -45,7 +48,9 @@ class Check:
         if not self._beyond(self.value, self.value):
             return "ok"
         if self.by_value or (
-            self.interval is not None and self._beyond(self.interval.low, self.interval.high)
+            self.counted >= FEWEST
+            and self.interval is not None
+            and self._beyond(self.interval.low, self.interval.high)
         ):
             return "flagged"
         return "unsure"

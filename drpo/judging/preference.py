@@ -9,14 +9,15 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
+import numpy as np
+
+from drpo.bootstrap import expanded_tail, resamples_for
 from drpo.judging.verdicts import Verdict
 from drpo.reply_json import Unreadable
+from drpo.statistics import LEVEL, Floats, Interval, least_count
 from drpo.types import Failed
-
-if TYPE_CHECKING:
-    import numpy
 
 Outcome: TypeAlias = Literal["win", "tie", "loss"]
 """For the side one."""
@@ -30,6 +31,7 @@ LENGTH_SD = 2.5
 # side won everything, and weighs 1 / (pairs + 1).
 PRIOR_TIES = 1.0
 MOST_STEPS = 100
+_AT_ONCE = 300_000  # numbers of one array of the bootstrap
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,8 +134,6 @@ def length_controlled_win_rate(
 
     Raises ValueError without pairs, for sequences of different lengths and for a length that is negative.
     """
-    import numpy as np
-
     if not outcomes or not len(outcomes) == len(length_a) == len(length_b):
         counts = f"{len(outcomes)}, {len(length_a)} and {len(length_b)}"
         raise ValueError(f"expected as many outcomes as lengths of each side, at least one; came {counts}")
@@ -143,7 +143,8 @@ def length_controlled_win_rate(
     difference = np.array([a - b for a, b in zip(length_a, length_b, strict=True)], dtype=float)
     spread = float(np.std(difference, ddof=1)) if len(outcomes) > 1 else 0.0
     squashed = np.tanh(difference / spread) if spread > 0 else np.zeros(len(outcomes))
-    quality, effect = _fitted(squashed, wins)
+    qualities, effects = _fitted(squashed[None, :], wins[None, :])
+    quality, effect = float(qualities[0]), float(effects[0])
     raw = sum((WORTH[outcome] for outcome in outcomes), Fraction()) / len(outcomes)
     return LengthControlled(
         win_rate=_logistic(quality),
@@ -154,40 +155,79 @@ def length_controlled_win_rate(
     )
 
 
-def _fitted(squashed: numpy.ndarray[Any, Any], wins: numpy.ndarray[Any, Any]) -> tuple[float, float]:
-    """(quality, effect) at the one minimum of the penalised loss, by Newton steps, halved where too long.
+def length_controlled_interval(
+    outcomes: Sequence[Outcome],
+    length_a: Sequence[int],
+    length_b: Sequence[int],
+    level: float = LEVEL,
+    seed: int = 0,
+) -> Interval | None:
+    """The bootstrap interval of `length_controlled_win_rate` over the pairs, its percentiles taken as far out
+    as in `bootstrap_mean`; None for fewer than `least_count(level)` pairs."""
+    count = len(outcomes)
+    if count < least_count(level):
+        return None
+    wins = np.array([float(WORTH[outcome]) for outcome in outcomes])
+    difference = np.array(length_a, dtype=float) - np.array(length_b, dtype=float)
+    draw = np.random.default_rng(seed)
+    rates: list[Floats] = []
+    rows, left = max(1, _AT_ONCE // count), resamples_for(level)
+    while left > 0:
+        drawn = draw.integers(0, count, size=(min(rows, left), count))
+        left -= len(drawn)
+        again = difference[drawn]
+        spread = again.std(axis=1, ddof=1, keepdims=True)
+        squashed = np.tanh(np.divide(again, spread, out=np.zeros_like(again), where=spread > 0))
+        quality, _ = _fitted(squashed, wins[drawn])
+        rates.append(0.5 * (1.0 + np.tanh(quality / 2)))
+    tail = expanded_tail(count, level)
+    low, high = (float(end) for end in np.quantile(np.concatenate(rates), [tail, 1 - tail]))
+    found = length_controlled_win_rate(outcomes, length_a, length_b).win_rate
+    return Interval(min(low, found), max(high, found), level)
+
+
+def _fitted(squashed: Floats, wins: Floats) -> tuple[Floats, Floats]:
+    """(quality, effect) of each row at the one minimum of its penalised loss, by Newton steps, halved where
+    too long.
 
     The loss is strictly convex (the tie pins the quality, the prior the effect), so there is exactly one.
     """
-    import numpy as np
 
-    def loss(quality: float, effect: float) -> float:
-        odds = quality + effect * squashed
-        own = float(np.sum(np.logaddexp(0.0, odds) - wins * odds))
-        tie = PRIOR_TIES * (math.log1p(math.exp(-abs(quality))) + abs(quality) / 2)
-        return own + tie + effect * effect / (2 * LENGTH_SD**2)
+    def loss(quality: Floats, effect: Floats) -> Floats:
+        odds = quality[:, None] + effect[:, None] * squashed
+        own = np.sum(np.logaddexp(0.0, odds) - wins * odds, axis=1)
+        tie = PRIOR_TIES * (np.log1p(np.exp(-np.abs(quality))) + np.abs(quality) / 2)
+        return np.asarray(own + tie + effect * effect / (2 * LENGTH_SD**2))
 
-    quality = effect = 0.0
+    quality, effect = np.zeros(len(squashed)), np.zeros(len(squashed))
     best = loss(quality, effect)
     for _ in range(MOST_STEPS):
-        chance = 0.5 * (1.0 + np.tanh((quality + effect * squashed) / 2))
-        level = _logistic(quality)
-        weight, miss = chance * (1.0 - chance), chance - wins
-        slope_q = float(np.sum(miss)) + PRIOR_TIES * (level - 0.5)
-        slope_e = float(np.sum(miss * squashed)) + effect / LENGTH_SD**2
-        curve_q = float(np.sum(weight)) + PRIOR_TIES * level * (1.0 - level)
-        curve_e = float(np.sum(weight * squashed * squashed)) + 1.0 / LENGTH_SD**2
-        cross = float(np.sum(weight * squashed))
-        area = curve_q * curve_e - cross * cross
-        step_q = (curve_e * slope_q - cross * slope_e) / area
-        step_e = (curve_q * slope_e - cross * slope_q) / area
-        size = 1.0
-        while (next_loss := loss(quality - size * step_q, effect - size * step_e)) > best and size > 1e-6:
-            size /= 2
-        if next_loss >= best or max(abs(step_q), abs(step_e)) < 1e-12:
+        step_q, step_e = _newton_step(squashed, wins, quality, effect)
+        size = np.ones(len(squashed))
+        following = loss(quality - step_q, effect - step_e)
+        while (too_long := (following > best) & (size > 1e-6)).any():
+            size = np.where(too_long, size / 2, size)
+            following = loss(quality - size * step_q, effect - size * step_e)
+        goes_on = (following < best) & (np.maximum(np.abs(step_q), np.abs(step_e)) >= 1e-12)
+        if not goes_on.any():
             break
-        quality, effect, best = quality - size * step_q, effect - size * step_e, next_loss
+        quality = np.where(goes_on, quality - size * step_q, quality)
+        effect = np.where(goes_on, effect - size * step_e, effect)
+        best = np.where(goes_on, following, best)
     return quality, effect
+
+
+def _newton_step(squashed: Floats, wins: Floats, quality: Floats, effect: Floats) -> tuple[Floats, Floats]:
+    chance = 0.5 * (1.0 + np.tanh((quality[:, None] + effect[:, None] * squashed) / 2))
+    level = 0.5 * (1.0 + np.tanh(quality / 2))
+    weight, miss = chance * (1.0 - chance), chance - wins
+    slope_q = np.sum(miss, axis=1) + PRIOR_TIES * (level - 0.5)
+    slope_e = np.sum(miss * squashed, axis=1) + effect / LENGTH_SD**2
+    curve_q = np.sum(weight, axis=1) + PRIOR_TIES * level * (1.0 - level)
+    curve_e = np.sum(weight * squashed * squashed, axis=1) + 1.0 / LENGTH_SD**2
+    cross = np.sum(weight * squashed, axis=1)
+    area = curve_q * curve_e - cross * cross
+    return (curve_e * slope_q - cross * slope_e) / area, (curve_q * slope_e - cross * slope_q) / area
 
 
 def _unreadable(order: str, reading: Unreadable | Failed) -> Unreadable:

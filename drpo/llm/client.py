@@ -23,7 +23,11 @@ from drpo.llm.retry import Transient, Unconnected, retry_after_s
 from drpo.llm.wire import Piece, body_of, choice_of, events_of, piece_of, usage_of
 
 if TYPE_CHECKING:
-    pass
+    from contextlib import AbstractAsyncContextManager
+
+    import aiohttp
+
+_CONNECT_S = 10
 
 _REMEDIES = {
     401: "Check the API key: the variable that holds it, and that it belongs to this endpoint",
@@ -37,7 +41,8 @@ class OpenAIClient:
 
     `model_name` goes on the wire, `Request.model` does not. A whole request takes at most `timeout_s`. Never
     retries: failures that may pass are `Transient`. A request too long for the model and one stopped by a
-    content filter are completions with an empty text and that finish_reason.
+    content filter are completions with an empty text and that finish_reason. lean: without the SDK, for a
+    server, where a call's processor time is what limits it.
     """
 
     def __init__(
@@ -47,7 +52,9 @@ class OpenAIClient:
         model_name: str,
         *,
         timeout_s: float,
+        lean: bool = False,
     ) -> None:
+        self._lean = lean
         self._connections = connections
         self._endpoint = endpoint
         self._model_name = model_name
@@ -55,11 +62,12 @@ class OpenAIClient:
         # Whole URLs: joining a path to a base takes the SDK a twentieth of a call.
         self._chat_url = f"{endpoint.shown.rstrip('/')}/chat/completions"
         self._text_url = f"{endpoint.shown.rstrip('/')}/completions"
+        self._params = dict(parse_qsl(urlsplit(endpoint.url).query))
         self._options: Any = None
 
     async def complete(self, request: Request) -> Completion:
         began_s = time.monotonic()
-        result = await self._ask(request)
+        result = await (self._ask_leanly if self._lean else self._ask)(request)
         if isinstance(result, Completion):
             return result
         if isinstance(result, Transient):
@@ -94,6 +102,40 @@ class OpenAIClient:
             return self._unconnected(request, err)
         return self._read(request, body, response.content, response.headers)
 
+    async def _ask_leanly(self, request: Request) -> Completion | DrpoError:
+        import aiohttp
+        import httpx2
+
+        body = body_of(request, self._model_name)
+        bound = aiohttp.ClientTimeout(total=self._timeout_s, sock_connect=_CONNECT_S)
+        try:
+            async with self._post(request, body, bound, "application/json") as reply:
+                raw = await reply.read()
+        except TimeoutError:
+            return self._transient(request, f"no complete answer within {self._timeout_s:g} s", 504)
+        except (aiohttp.ClientError, httpx2.HTTPError, OSError) as err:
+            return self._unconnected(request, err)
+        if reply.status == 200:
+            return self._read(request, body, raw, reply.headers)
+        meant = self._fault(request, body, read_fault(_json_or_text(raw), reply.status), reply.headers)
+        return replace(meant, turned_away=True) if isinstance(meant, Completion) else meant
+
+    def _post(
+        self, request: Request, body: dict[str, object], timeout: aiohttp.ClientTimeout, accept: str
+    ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+        """The request on aiohttp alone."""
+        headers = {"Content-Type": "application/json", "Accept": accept}
+        if known := self._endpoint.authorization:
+            headers["Authorization"] = known
+        return self._connections.session(self._endpoint).post(
+            self._chat_url if request.prompt is None else self._text_url,
+            data=json.dumps(body).encode("ascii"),
+            headers=headers,
+            params=self._params,
+            timeout=timeout,
+            allow_redirects=False,
+        )
+
     async def stream(self, request: Request) -> AsyncGenerator[Piece, None]:
         """The reply to a request for one choice, piece by piece as it comes. Failures as `complete`; one in
         the middle of the reply is `Transient` too: what came before it has been given already.
@@ -105,17 +147,10 @@ class OpenAIClient:
 
         body = {**body_of(request, self._model_name), "stream": True}
         body["stream_options"] = {"include_usage": True}
-        url = self._chat_url if request.prompt is None else self._text_url
         failure: Completion | DrpoError | None = None
+        bound = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S, sock_read=self._timeout_s)
         try:
-            async with self._connections.session(self._endpoint).post(
-                url,
-                data=json.dumps(body).encode("ascii"),
-                headers=self._stream_headers(),
-                params=dict(parse_qsl(urlsplit(self._endpoint.url).query)),
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=self._timeout_s),
-                allow_redirects=False,
-            ) as reply:
+            async with self._post(request, body, bound, "text/event-stream") as reply:
                 if reply.status == 200:
                     async for event in events_of(reply.content.iter_any()):
                         if isinstance(event.get("error"), dict):
@@ -135,11 +170,6 @@ class OpenAIClient:
             yield Piece("", failure.choices[0].finish_reason)
         elif failure is not None:
             raise failure
-
-    def _stream_headers(self) -> dict[str, str]:
-        known = self._endpoint.authorization
-        sent = {"Content-Type": "application/json", "Accept": "text/event-stream"}
-        return {**sent, "Authorization": known} if known else sent
 
     def _read(
         self, request: Request, body: Collection[str], raw: bytes, headers: Mapping[str, str]

@@ -75,11 +75,21 @@ async def open_reward_model(
             timeout_s=timeout_s,
             concurrency=concurrency,
         )
-    if "://" in name:
-        raise InputError(f"reward model {name.partition('@')[0]}: with a URL expected vllm/NAME@URL")
+    check_reward_model(name)
     model = LocalRewardModel(name)
     await model.open()
     return model
+
+
+def check_reward_model(name: str) -> None:
+    """Raises InputError for a name that means no reward model, before anybody is asked; a secret in it is
+    refused and not repeated."""
+    if not name.strip():
+        raise InputError("reward model: expected REPO, a folder or vllm/NAME@URL, came nothing")
+    if name.startswith("vllm/"):
+        _served(name, None)
+    elif "://" in name:
+        raise InputError(f"reward model {name.partition('@')[0]}: with a URL expected vllm/NAME@URL")
 
 
 def _served(name: str, api_key: str | None) -> tuple[Endpoint, str]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -19,6 +19,7 @@ from drpo.judging.preference import (
     LengthControlled,
     PairOutcome,
     Tally,
+    length_controlled_interval,
     length_controlled_win_rate,
     pair_outcome,
     tally,
@@ -38,8 +39,6 @@ from drpo.search.engine import settle
 from drpo.statistics import Estimate, Interval, sign_test
 from drpo.types import Failed
 from drpo.wiring import open_model
-
-LENGTH_RESAMPLES = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +163,7 @@ async def _compare(plan: MeasuringPlan, opened: Opened) -> Comparison:
     )
     for report in filter(None, map(fit_report, sides)):
         resources.notice(report)
-    found = _comparison(plan, opened, config, tuple(pairs), sides)
+    found = await asyncio.to_thread(_comparison, plan, opened, config, tuple(pairs), sides)
     write_atomically(found.run_dir / ITEMS_NAME, plain_lines(pair.as_dict() for pair in pairs))
     text = json.dumps(found.as_dict(), ensure_ascii=False, indent=2) + "\n"
     write_atomically(found.run_dir / SUMMARY_NAME, text)
@@ -227,7 +226,7 @@ def _comparison(
 def _length_controlled(
     pairs: Sequence[Pair], config: CompareConfig
 ) -> tuple[LengthControlled | None, Interval | None]:
-    """The win rate at equal length, and its percentile bootstrap interval over the pairs."""
+    """The win rate at equal length, and its bootstrap interval over the pairs."""
     rows = [
         (pair.outcome.outcome, len(pair.responses[0].text), len(pair.responses[1].text))
         for pair in pairs
@@ -238,14 +237,10 @@ def _length_controlled(
     if not rows:
         return None, None
 
-    def fitted(chosen: Sequence[tuple[Any, int, int]]) -> LengthControlled:
-        return length_controlled_win_rate(*zip(*chosen, strict=True))
-
-    dice = random.Random(config.random_seed)
-    drawn = sorted(fitted(dice.choices(rows, k=len(rows))).win_rate for _ in range(LENGTH_RESAMPLES))
-    tail = (1 - config.level) / 2
-    low, high = drawn[int(tail * LENGTH_RESAMPLES)], drawn[-1 - int(tail * LENGTH_RESAMPLES)]
-    return fitted(rows), Interval(low, high, config.level)
+    outcomes = [outcome for outcome, _, _ in rows]
+    lengths = ([one for _, one, _ in rows], [other for _, _, other in rows])
+    interval = length_controlled_interval(outcomes, *lengths, level=config.level, seed=config.random_seed)
+    return length_controlled_win_rate(outcomes, *lengths), interval
 
 
 def _mean_words(pairs: Sequence[Pair], side: int) -> float | None:

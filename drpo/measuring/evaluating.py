@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import random
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -15,6 +17,7 @@ from drpo.jsonl import plain_lines, write_atomically
 from drpo.judging.scores import Judged, item_mean
 from drpo.live import Resources, key_in
 from drpo.llm.retry import Patience
+from drpo.llm.reward_model import RewardModel
 from drpo.measured import SUMMARY_NAME
 from drpo.measuring.answering import Answerer, fit_report, notices_of, open_side
 from drpo.measuring.judge import Judge, open_judge
@@ -57,28 +60,32 @@ async def _evaluate(plan: MeasuringPlan, opened: Opened) -> Evaluation:
     assert isinstance(config, EvaluateConfig)
     for said in notices_of(plan):
         resources.notice(said)
+    # What is wrong with a reward model is found now, and not when everything is paid for.
+    reward_model = (
+        None if config.reward_model is None else await _reward_model(config.reward_model, resources)
+    )
     llm = await open_model(plan.models["base"], resources)
     answerer = await open_side(plan, plan.sides[0], resources, llm)
     judge = await open_judge(plan, opened.resources) if config.judge is not None else None
     items = await settle(
         _one(index, item, answerer, judge, opened.counting) for index, item in enumerate(plan.items)
     )
-    rewards = None
-    if config.reward_model is not None:
-        name, values = await _rewards(config.reward_model, items, resources)
+    rewards, sent = None, Counter(resources.record.sent)
+    if reward_model is not None:
+        values = await _rewards(reward_model, items, resources, sent)
         items = [replace(one, reward=value) for one, value in zip(items, values, strict=True)]
-        rewards = rewards_of(name, items, config.level, config.random_seed)
+        rewards = rewards_of(reward_model.name, items, config.level, config.random_seed)
     if (report := fit_report(answerer)) is not None:
         resources.notice(report)
     evaluation = Evaluation(
         run_dir=opened.directory.path,
         facts=_facts(plan, answerer),
         items=tuple(items),
-        parts=_parts(plan, config, items) if judge is not None else (),
+        parts=() if judge is None else await asyncio.to_thread(_parts, plan, config, items),
         rewards=rewards,
         na=config.na,
         simulated=plan.simulated,
-        sent=dict(resources.record.sent),
+        sent=dict(sent),
     )
     write_atomically(evaluation.run_dir / ITEMS_NAME, plain_lines(one.as_dict() for one in items))
     text = json.dumps(evaluation.as_dict(), ensure_ascii=False, indent=2) + "\n"
@@ -105,7 +112,7 @@ async def _one(
         return _answered(item, replace(judged, outcome="unreadable"), answered, scores.reason)
     judged = replace(judged, outcome="scored", scores=scores)
     mean = item_mean(judged)
-    counting.count(None if mean is None else float(mean))
+    counting.count(None if mean is None or item.safety else float(mean))
     return _answered(item, judged, answered)
 
 
@@ -130,14 +137,11 @@ def _parts(plan: MeasuringPlan, config: EvaluateConfig, items: Sequence[Answered
     return tuple(found)
 
 
-async def _rewards(
-    wanted: str, items: Sequence[Answered], resources: Resources
-) -> tuple[str, list[float | None]]:
-    """The reward model's name and its reward of each response, None where there is no response."""
+async def _reward_model(wanted: str, resources: Resources) -> RewardModel:
     from drpo.llm.reward_model import KEY_VARIABLES, open_reward_model
 
     config = resources.config
-    model = await open_reward_model(
+    return await open_reward_model(
         wanted,
         connections=resources.connections,
         patience=Patience(resources.stop, random.Random(), deadline_s=config.deadline_s),
@@ -145,6 +149,12 @@ async def _rewards(
         timeout_s=config.timeout_s,
         concurrency=config.concurrency,
     )
+
+
+async def _rewards(
+    model: RewardModel, items: Sequence[Answered], resources: Resources, sent: Counter[str]
+) -> list[float | None]:
+    """The reward of each response, None where there is no response; `sent` counts those not recorded."""
     pairs = {n: (one.item.query, one.response) for n, one in enumerate(items) if one.response is not None}
     found: dict[int, float] = {}
     numbers = list(pairs)
@@ -153,6 +163,7 @@ async def _rewards(
 
         async def compute(wanted: list[int], chunk: Sequence[int] = chunk) -> list[Any]:
             resources.stop.check()
+            sent["reward"] += len(wanted)
             return list(await model.rewards([pairs[chunk[position]] for position in wanted]))
 
         names = [f"reward of {digest_of([model.name, *pairs[n]])}" for n in chunk]
@@ -160,7 +171,7 @@ async def _rewards(
         found.update(zip(chunk, map(float, values), strict=True))
     if model.cut:
         resources.notice(f"{model.name}: {model.cut} responses are longer than it reads; their ends were cut")
-    return model.name, [found.get(n) for n in range(len(items))]
+    return [found.get(n) for n in range(len(items))]
 
 
 def _facts(plan: MeasuringPlan, answerer: Answerer) -> dict[str, Any]:

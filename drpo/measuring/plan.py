@@ -17,6 +17,7 @@ from drpo.jsonl import plain_lines
 from drpo.judging.cases import Case, read_cases, shipped_judge_cases
 from drpo.judging.questions import JudgeTemplates
 from drpo.llm.base import LLM, Role
+from drpo.llm.reward_model import check_reward_model
 from drpo.measuring.subject import Subject, read_subject
 from drpo.plan import Inputs, RunPlan, digest_of
 from drpo.statistics import least_count
@@ -58,10 +59,12 @@ def evaluate_plan(
     config: EvaluateConfig, environment: Mapping[str, str], custom: Custom = NOBODY
 ) -> MeasuringPlan:
     """The plan of `drpo evaluate`. Raises InputError for whatever cannot be used."""
-    if config.judge is None and config.reward_model is None:
+    if config.judge is None and "judge" not in custom and config.reward_model is None:
         raise InputError(
             "who judges? give --judge (openai/NAME, vllm/REPO@URL or demo), or --reward-model, or both"
         )
+    if config.reward_model is not None:
+        check_reward_model(config.reward_model)
     subject = read_subject(config.alignment, "--alignment", config)
     models: dict[Role, ModelChoice] = {
         "base": base_model(config.model, "base", "--model", subject, config, environment, custom)
@@ -76,7 +79,9 @@ def compare_plan(
     one = read_subject(config.alignment, "--alignment", config)
     other = read_subject(config.against, "--against", config)
     models: dict[Role, ModelChoice] = {
-        "base": base_model(config.model, "base", "--model", one, config, environment, custom)
+        "base": base_model(
+            config.model, "base", "--model", one if one.found_for else other, config, environment, custom
+        )
     }
     role: Role = "base"
     if config.against_model is not None or "against" in custom:
@@ -98,7 +103,8 @@ def audit_plan(config: AuditConfig, environment: Mapping[str, str], custom: Cust
     judge: dict[Role, ModelChoice] = {"judge": _judge(config, environment, custom)}
     refuse_idle_flags(config, judge.values())
     cases = read_cases(config.cases or shipped_judge_cases())
-    templates, source = JudgeTemplates(config.prompts), str(config.cases or "the shipped cases")
+    templates = JudgeTemplates(config.prompts)
+    source = f"{config.cases or 'the shipped cases'}, {len(cases)} cases"
     text = plain_lines(asdict(case) for case in cases)
     inputs = Inputs((), _no_examples(), Templates(config.prompts), files=(("cases.jsonl", text),))
     digests = {"cases": digest_of([asdict(case) for case in cases]), **_prompt_digests(inputs, templates)}
@@ -118,27 +124,30 @@ def _measuring(
 ) -> MeasuringPlan:
     """What both commands that ask a base model have in common."""
     models = dict(models)
-    if config.judge is not None:
+    if config.judge is not None or "judge" in custom or command == "compare":
         models["judge"] = _judge(config, environment, custom)
     refuse_idle_flags(config, models.values())
     found = read_items(config.data or shipped_heldout(), column=config.data_column)
-    items = found.items[: config.limit]
-    _refuse_too_few(len(items), config)
+    items = distinct(found.items)
+    notes = found.cleaned
+    if len(items) < len(found.items):
+        notes = (f"{len(found.items) - len(items)} repetitions of a query left out: nothing new is in them",)
+    items = items[: config.limit]
+    _refuse_too_few(items, config)
     judge_templates = JudgeTemplates(config.prompts)
     queries = tuple(Query(item.query) for item in items)
     files = [("items.jsonl", plain_lines(asdict(item) for item in items))]
     files += [(f"{side.role}-{n}.json", side.subject.as_json()) for n, side in enumerate(sides)]
     examples = ExampleSet(sides[0].subject.examples, sides[0].subject.name, sides[0].subject.digest)
-    inputs = Inputs(queries, examples, Templates(config.prompts), found.cleaned, files=tuple(files))
+    inputs = Inputs(queries, examples, Templates(config.prompts), notes, files=tuple(files))
     digests = {
         "items": digest_of([asdict(item) for item in items]),
-        **{f"subject {n + 1}": side.subject.digest for n, side in enumerate(sides)},
+        **dict(zip(("alignment", "against"), (side.subject.digest for side in sides), strict=False)),
         **_prompt_digests(inputs, judge_templates),
     }
     embedders = sorted({side.subject.embedder for side in sides if side.subject.shots} - {""})
     embedder = embedders[0] if embedders else ""
-    reward = config.reward_model if isinstance(config, EvaluateConfig) else None
-    identity = _identity(command, config, models, embedder, digests, reward)
+    identity = _identity(command, config, models, embedder, digests)
     source = found.source if config.data else "the shipped held-out queries"
     return MeasuringPlan(
         config, models, inputs, embedder, identity, judge_templates, items, sides, source=source
@@ -162,6 +171,11 @@ def base_model(
     if subject.found_for is None:
         raise InputError(f"{flag}: {subject.name} was made for no model; name the one to ask")
     known = "demo" if subject.found_for.startswith("demo/") else subject.found_for
+    if known != "demo" and not subject.is_own:
+        raise InputError(
+            f"{flag}: {subject.name} says that it was found for {subject.found_for}; a file does not decide "
+            "where your queries and keys go: name the model yourself"
+        )
     with contextlib.suppress(InputError):  # a folder, a user's own object, flags of a server
         choice = named_model(role, known, config, environment)
         if choice.identity == subject.found_for:
@@ -182,11 +196,22 @@ def _judge(config: JudgingConfig, environment: Mapping[str, str], custom: Custom
     return choice
 
 
-def _refuse_too_few(count: int, config: JudgingConfig) -> None:
-    if count < least_count(config.level):
+def distinct(items: Sequence[Item]) -> tuple[Item, ...]:
+    """The items less repetitions of a query, the first of each kept: greedy answers to it are one value."""
+    kept: dict[tuple[str, bool], Item] = {}
+    for item in items:
+        kept.setdefault((item.query, item.safety), item)
+    return tuple(kept.values())
+
+
+def _refuse_too_few(items: Sequence[Item], config: AnsweringConfig) -> None:
+    """Some part must have enough distinct queries for an interval; of a smaller one there is none."""
+    safety = sum(item.safety for item in items)
+    count, needed = max(safety, len(items) - safety), least_count(config.level)
+    if count < needed:
         raise InputError(
-            f"--level {config.level:g}: an interval of this level needs {least_count(config.level)} queries, "
-            f"came {count}; give more queries or a lower --level"
+            f"--level {config.level:g}: an interval of this level needs {needed} queries of a kind, came "
+            f"{count}; give more queries or a lower --level"
         )
 
 
@@ -205,7 +230,6 @@ def _identity(
     models: Mapping[Role, ModelChoice],
     embedder: str,
     digests: Mapping[str, str],
-    reward: str | None = None,
 ) -> dict[str, Any]:
     everything = config.model_dump(mode="json")
     settings = {
@@ -213,11 +237,11 @@ def _identity(
         for name, value in everything.items()
         if name in config.identity_fields() and name not in _NOT_SETTINGS
     }
+    if command != "audit-judge":  # which samples; the others only draw their intervals with it
+        settings.pop("random_seed")
     if "demo" not in {choice.provider for choice in models.values()}:
         settings = {name: value for name, value in settings.items() if not name.startswith("demo_")}
     named: dict[str, str] = {role: choice.identity for role, choice in models.items()}
-    if reward is not None:
-        named["reward"] = reward
     return {
         "command": command,
         "models": named,

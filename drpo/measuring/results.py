@@ -45,6 +45,7 @@ class Answered:
             "task": list(self.item.tasks),
             "outcome": self.judged.outcome,
             "problem": self.problem or None,
+            "result": self.problem if self.judged.outcome == "unreadable" else None,
             "parsed_result": {
                 score.aspect: {
                     "reason": score.rationale,
@@ -72,6 +73,7 @@ class Part:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
+        missing = {entry.aspect: entry.not_applicable for entry in self.summary.aspects}
         return {
             "items": self.summary.items,
             "scored": self.summary.scored,
@@ -80,7 +82,10 @@ class Part:
             "not_applicable": self.summary.not_applicable,
             "mean_words": self.summary.mean_words,
             "overall": estimate_dict(self.overall),
-            "aspects": {name: estimate_dict(estimate) for name, estimate in self.means},
+            "aspects": {
+                name: {**estimate_dict(estimate), "not_applicable": missing.get(name, 0)}
+                for name, estimate in self.means
+            },
             "topics": {name: _group_dict(found) for name, found in self.topics.items()},
             "tasks": {name: _group_dict(found) for name, found in self.tasks.items()},
         }
@@ -116,7 +121,7 @@ class Evaluation:
     def missing(self) -> int:
         """Items without scores (or, where no judge was asked, without a reward)."""
         if self.parts:
-            return sum(answered.judged.outcome != "scored" for answered in self.items)
+            return sum(not has_score(answered.judged) for answered in self.items)
         return sum(answered.reward is None for answered in self.items)
 
     @property
@@ -137,6 +142,11 @@ class Evaluation:
             **{part.name: part.as_dict() for part in self.parts},
             "reward": None if self.rewards is None else self.rewards.as_dict(),
         }
+
+
+def has_score(judged: Judged) -> bool:
+    """Whether the judge has scored the response on any aspect: N/A on all of them is no score."""
+    return judged.outcome == "scored" and any(score.score is not None for score in judged.scores)
 
 
 def part_of(
@@ -182,10 +192,17 @@ def why_missing(items: Sequence[Answered]) -> str:
     kinds: list[tuple[str, Callable[[Answered], bool]]] = [
         ("responses failed", lambda one: one.judged.outcome == "failed"),
         ("replies of the judge could not be read", lambda one: one.judged.outcome == "unreadable"),
-        ("rewards could not be had", lambda one: one.judged.outcome == "scored" and bool(one.problem)),
+        (
+            "responses were N/A on every aspect",
+            lambda one: one.judged.outcome == "scored" and not has_score(one.judged),
+        ),
     ]
     counts = [(text, [one for one in items if chosen(one)]) for text, chosen in kinds]
-    told = [f"{len(found)} {text} ({found[0].problem})" for text, found in counts if found]
+    told = [
+        f"{len(found)} {text}" + (f" ({found[0].problem})" if found[0].problem else "")
+        for text, found in counts
+        if found
+    ]
     return "; ".join(told)
 
 

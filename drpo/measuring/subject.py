@@ -7,15 +7,17 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from drpo.alignment import AnswerEnd, template_digest
+from drpo.alignment import FILE_NAME, AnswerEnd, template_digest
 from drpo.compose import PromptForm
 from drpo.config import INITIAL_PROMPT
 from drpo.config_asking import NONE, URIAL, AskingConfig
 from drpo.data import read_examples
 from drpo.errors import InputError
 from drpo.loading import load_alignment
+from drpo.measured import is_measurement
 from drpo.plan import digest_of
 from drpo.resources import resource_folder
+from drpo.run_file import RUN_NAME
 from drpo.templates import Templates
 from drpo.types import Example
 
@@ -28,7 +30,7 @@ class Subject:
     `embedder`; with an empty `embedder` the first ones, the same for every query.
 
     name: as the user gave it. prompt_form: "auto" where no search has settled it. found_for: the base model
-    that it was searched for, and how that was sampled; None for a baseline.
+    that it was searched for, None for a baseline. is_own: it comes with the run that found it.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Subject:
     prompt_form: PromptForm | Literal["auto"] = "auto"
     answer_end: AnswerEnd = "cut"
     found_for: str | None = None
+    is_own: bool = False
     simulated: bool = False
 
     @property
@@ -79,6 +82,7 @@ def read_subject(name: str, flag: str, config: AskingConfig) -> Subject:
             f"{flag} {name}: expected a run, an alignment file, {NONE} or {URIAL}, found nothing of that name"
             f" here or in {config.runs_dir}/"
         )
+    _refuse_what_is_none(path, name, flag)
     alignment, templates = load_alignment(path, config.prompts)
     subject = Subject(
         name=name,
@@ -90,9 +94,20 @@ def read_subject(name: str, flag: str, config: AskingConfig) -> Subject:
         prompt_form=alignment.prompt_form,
         answer_end=alignment.answer_end,
         found_for=alignment.models.get("base"),
+        is_own=(path / RUN_NAME).exists(),
         simulated=alignment.simulated,
     )
     return _with_shots(subject, flag, config)
+
+
+def _refuse_what_is_none(path: Path, name: str, flag: str) -> None:
+    """A folder without an alignment is told by what it is."""
+    if not path.is_dir() or (path / FILE_NAME).exists():
+        return
+    if not (path / RUN_NAME).exists():
+        raise InputError(f"{flag} {name}: expected a run or an alignment file, found a folder that is none")
+    if is_measurement(path):
+        raise InputError(f"{flag} {name}: expected a run of optimize, found a measurement")
 
 
 def _baseline(name: str, config: AskingConfig) -> Subject:
