@@ -48,7 +48,7 @@ class Planner:
         config = self.config
         model = "demo" if config.model == "demo" else None
         values = {
-            **_shared(config, ExamplesConfig, {"width", "samples", "depth", "model"}),
+            **_shared(config, ExamplesConfig, {"width", "samples", "depth", "model", "validate"}),
             "depth": config.examples_depth,
             "reward": search.reward,
             "random_seed": search.seed,

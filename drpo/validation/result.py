@@ -85,6 +85,8 @@ class Validation:
         if refused:
             names = " and ".join(dict.fromkeys(check.name for check in refused))
             return f"no prompt is surely better than the initial one without losing on the {names} queries"
+        if self.gain is None and any(item.dropped is not None for item in self.prompts[1:]):
+            return "no prompt is better than the initial one: those compared with it were clearly worse"
         if self.gain is None:
             return "no prompt could be compared with the initial one"
         return f"no prompt is surely better than the initial one: the best by {self.figures}"
