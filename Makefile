@@ -30,7 +30,7 @@ browser: $(VENV)/installed-dev
 # OpenTelemetry; about 1.7 GB, so in an environment of their own.
 extras: $(VENV)-extras/installed
 	HF_HUB_OFFLINE=1 $(VENV)-extras/bin/python -m pytest -m "embed or track" \
-		tests/test_embed.py tests/test_reward_local.py tests/test_tracking_real.py
+		tests/test_embed.py tests/test_reward_local.py tests/test_tracking_real.py tests/test_export_template.py
 
 # Real vLLM servers and a small real model (demo-lm); about 4 GB, so in an environment of its own.
 # Builds of torch's companions do not fit the one for CPUs, and vLLM does without them.

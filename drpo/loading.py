@@ -15,7 +15,7 @@ from drpo.templates import Templates
 
 def load_alignment(path: Path, prompts: Path | None = None) -> tuple[Alignment, Templates]:
     """The alignment of a run directory or file, and the templates it was searched with: the run's own (a run
-    directory has them), those of `prompts`, or the shipped ones, whichever they are.
+    directory has them), those beside it (of a shared one), those of `prompts`, or the shipped ones.
 
     Raises InputError where there is no alignment, and where none of these templates is the one of the search.
     """
@@ -33,6 +33,8 @@ def load_alignment(path: Path, prompts: Path | None = None) -> tuple[Alignment, 
 def _candidates(path: Path, prompts: Path | None) -> Iterator[Templates]:
     if path.is_dir() and (path / RUN_NAME).exists() and read_run(path):
         yield read_inputs(path).templates
+    elif (beside := path / "prompts").is_dir():  # as `drpo pull` leaves it
+        yield Templates(beside)
     if prompts is not None:
         yield Templates(prompts)
     yield Templates()

@@ -13,6 +13,7 @@ from typing import Any
 import jinja2
 import jinja2.meta
 import jinja2.nodes
+import jinja2.sandbox
 
 from drpo.errors import InputError
 from drpo.resources import resource_folder
@@ -132,7 +133,8 @@ def compiled(source: str, variables: tuple[str, ...]) -> jinja2.Template:
 
     Raises jinja2.TemplateSyntaxError where it is none, or uses what is not among `variables`.
     """
-    env = jinja2.Environment(
+    # Templates may come from a folder that somebody else has made: none reaches what its values are made of.
+    env = jinja2.sandbox.ImmutableSandboxedEnvironment(
         undefined=jinja2.StrictUndefined,
         autoescape=False,  # prompts are plain text, not markup
         trim_blocks=True,

@@ -131,7 +131,7 @@ class OpenAIClient:
             self._chat_url if request.prompt is None else self._text_url,
             data=json.dumps(body).encode("ascii"),
             headers=headers,
-            params=self._params,
+            params=self._params or None,
             timeout=timeout,
             allow_redirects=False,
         )

@@ -59,12 +59,12 @@ class Connections:
 
     def session(self, endpoint: Endpoint) -> aiohttp.ClientSession:
         """An aiohttp session for what the SDK's client cannot do (streams), else as `client`."""
-        import httpx2
-
-        from drpo.llm.transport import new_session
-
         key = (asyncio.get_running_loop(), endpoint)
         if (session := self._sessions.get(key)) is None:
+            import httpx2
+
+            from drpo.llm.transport import new_session
+
             session = self._sessions[key] = new_session(httpx2.URL(endpoint.shown))
         return session
 

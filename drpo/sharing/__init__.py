@@ -1,0 +1,1 @@
+"""An alignment as a folder that can be given away, and its way to and from a Hugging Face repository."""
