@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint types unit browser extras vllm bench studies clean
+.PHONY: demo test lint types unit browser extras export vllm bench studies clean
 
 demo: $(VENV)/installed
 	$(BIN)/drpo optimize --model demo $(DRPO)
@@ -19,7 +19,7 @@ types: $(VENV)/installed-dev
 	$(BIN)/mypy
 
 unit: $(VENV)/installed-dev
-	$(BIN)/python -m pytest -n 2 -m "not browser and not embed and not track and not vllm" \
+	$(BIN)/python -m pytest -n 2 -m "not browser and not embed and not export and not track and not vllm" \
 		--cov --cov-report=term:skip-covered --cov-fail-under=95
 
 # Reports in a real browser: needs Chromium (Debian: apt-get install chromium).
@@ -35,7 +35,11 @@ extras: $(VENV)-extras/installed
 # Real vLLM servers and a small real model (demo-lm); about 4 GB, so in an environment of its own.
 # Builds of torch's companions do not fit the one for CPUs, and vLLM does without them.
 vllm: $(VENV)-vllm/installed
-	$(VENV)-vllm/bin/python -m pytest -m vllm tests/test_vllm_real.py
+	$(VENV)-vllm/bin/python -m pytest -m vllm tests/test_vllm_real.py tests/test_export_template.py
+
+# What is exported, in the tools it is for, as far as they are installed (promptfoo, inspect-ai, lm-eval).
+export: $(VENV)/installed-dev
+	$(BIN)/python -m pytest -m export tests/test_export_tools.py
 
 # The figures of the documentation.
 bench: $(VENV)/installed-dev
