@@ -95,6 +95,7 @@ class Followed:
 
 @pytest.fixture
 def followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Followed]:
+    monkeypatch.setattr("drpo.report.live.AFTER_S", 0.0)  # pages at once, in a run of an instant
     run = Followed(tmp_path, monkeypatch)
     end = Trackers.end
     yield run

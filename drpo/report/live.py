@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +22,10 @@ from drpo.types import Example, Query
 
 REST = 100
 """How many times as long as the last page took none is made after it: about 1 % of the time."""
+AFTER_S = 0.01
+"""So long after an event its page is made: the requests of the next level are on their way then, and the run
+waits for models anyway. (A thread of its own would hold the run up by as much as it computes: Python gives
+it whole slices of time, however little the run needs.)"""
 
 
 @dataclass
@@ -41,12 +45,12 @@ class _Growing:
 class LiveReport:
     """Keeps report.html in the run directory `path` while the search goes on: call it with each event.
 
-    After a level a new page is made in a thread of its own, while the run waits for models, unless one was
-    made just before (see `REST`). A run without a report gets one at once, which says that no level is done.
-    A disk that refuses costs the page and not the run.
+    After a level a new page is made on the event loop while the run waits for models, unless one was made
+    just before (see `REST`); where no loop runs, at once. A run without a report gets one at the beginning,
+    which says that no level is done. A disk that refuses costs the page and not the run.
 
     run: the content of run.json. spent: what the ledger says now. clock: seconds, by which the pauses are
-    measured, also from the thread. now_s: seconds since 1970, for the page.
+    measured. now_s: seconds since 1970, for the page.
     """
 
     def __init__(
@@ -64,14 +68,16 @@ class LiveReport:
         self._spent, self._clock, self._now_s = spent, clock, now_s
         self._searches: dict[int | None, _Growing] = {}
         self._page = Page()
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="drpo-report")
         self._next_s = clock()
-        self._job: Future[None] | None = self._thread.submit(self._page.prepare)
+        self._waiting: list[Callable[[], object]] = list(self._page.preparations())
+        self._timer: asyncio.TimerHandle | None = None
+        self._failure: Exception | None = None
         if not self._file.exists():
-            self._job = self._thread.submit(self._write, self._view(), "running")
+            self._waiting.append(self._make)
+        self._go_on()
 
     def __call__(self, event: Event) -> None:
-        """Take in what happened."""
+        """Take in what happened. Raises what making the page before has raised, which is a bug."""
         search = self._searches.setdefault(event.subject, _Growing())
         match event:
             case NodeMade():
@@ -84,15 +90,16 @@ class LiveReport:
                 search.levels.append(event)
             case SearchDone():
                 search.end = event
-        if (self._job is None or self._job.done()) and self._clock() >= self._next_s:
-            self.wait()
-            self._job = self._thread.submit(self._write, self._view(), "running")
+        self._raise()
+        if self._make not in self._waiting and self._clock() >= self._next_s:
+            self._waiting.append(self._make)
+            self._go_on()
 
     def wait(self) -> None:
-        """Return when no page is being made. Raises what its making has raised, which is a bug."""
-        job, self._job = self._job, None
-        if job is not None:
-            job.result()
+        """Make what is to be made now. Raises what its making raises."""
+        while self._waiting:
+            self._waiting.pop(0)()
+        self._raise()
 
     def finish(
         self,
@@ -101,11 +108,40 @@ class LiveReport:
         state: RunState | None = None,
     ) -> None:
         """Write the last page, whenever the one before was. state: why a run ends that has not finished."""
+        if self._timer is not None:
+            self._timer.cancel()
         try:
-            self.wait()
+            self._raise()
         finally:  # what was wrong with the page before need not be wrong with this one
-            self._thread.shutdown()
+            self._waiting.clear()
             self._write(self._view(alignment, improved), state)
+
+    def _go_on(self) -> None:
+        """See to it that what waits is done, a piece at a time."""
+        if not self._waiting or (self._timer is not None and not self._timer.cancelled()):
+            return
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            self.wait()
+        else:
+            self._timer = loop.call_later(AFTER_S, self._piece)
+
+    def _piece(self) -> None:
+        self._timer = None
+        try:
+            self._waiting.pop(0)()
+        except Exception as error:  # noqa: BLE001 - told to whoever calls next, as its bug
+            self._failure = error
+        self._go_on()
+
+    def _make(self) -> None:
+        self._write(self._view(), "running")
+
+    def _raise(self) -> None:
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
 
     def _write(self, view: RunView, state: RunState | None) -> None:
         began_s = self._clock()

@@ -5,8 +5,9 @@ from __future__ import annotations
 import base64
 import hashlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
@@ -40,10 +41,9 @@ class Page:
         self._style = (folder / "report.css").read_text(encoding="utf-8")
         self._script = (folder / "report.js").read_text(encoding="utf-8")
 
-    def prepare(self) -> None:
-        """Compile the templates, which the first page would do else."""
-        for name in self._env.list_templates(extensions=["j2"]):
-            self._env.get_template(name)
+    def preparations(self) -> list[Callable[[], object]]:
+        """What the first page would do else, in pieces: the templates are compiled one by one."""
+        return [partial(self._env.get_template, name) for name in self._env.list_templates(extensions=["j2"])]
 
     def render(self, view: RunView, written_s: float | None = None, state: RunState | None = None) -> str:
         """The page. written_s: when, in seconds since 1970, to be said on it. state: how the run stands where
