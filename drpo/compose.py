@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 from drpo.llm.base import Message, Request
@@ -21,6 +22,7 @@ RESPOND_TEMPLATES: dict[PromptForm, str] = {
     "text": "respond_text.j2",
     "chat-without-system": "respond_chat.j2",
 }
+_LONGEST_KEPT = 8192  # characters of a text whose rendering is remembered
 # What a page has behind an answer: the next question, or another answer, headings of a line of their own. The
 # first is a stop sequence too, but not every server obeys, and some give the sequence back.
 _ANSWER_ENDS = re.compile(r"(?:^|\n)# (?:Query|Answer)[^\S\n]*(?:\n|$)")
@@ -54,7 +56,9 @@ class Composer:
         """
 
         def part(macro: str, text: str) -> str:
-            return self.templates.render_macro("respond_chat", macro, text)
+            if len(text) > _LONGEST_KEPT:
+                return self.templates.render_macro("respond_chat", macro, text)
+            return _rendered(self.templates, macro, text)
 
         turns = [Message("system", part("system", system_prompt))]
         for shot in shots:
@@ -80,13 +84,20 @@ class Composer:
         self, model: str, sampling: Sampling, system_prompt: str, shots: Sequence[Example], query: str
     ) -> Request:
         """The request to the base model named `model` (its identity)."""
-        request = Request(
+        is_text = self.form == "text"
+        return Request(
             model,
+            messages=() if is_text else self.messages(system_prompt, shots, query),
+            prompt=self.text(system_prompt, shots, query) if is_text else None,
             temperature=sampling.temperature,
             top_p=sampling.top_p,
             max_tokens=sampling.max_tokens,
+            stop=TEXT_STOP if is_text else (),
             role="base",
         )
-        if self.form != "text":
-            return replace(request, messages=self.messages(system_prompt, shots, query))
-        return replace(request, prompt=self.text(system_prompt, shots, query), stop=TEXT_STOP)
+
+
+@lru_cache(maxsize=1024)
+def _rendered(templates: Templates, macro: str, text: str) -> str:
+    """One part of a chat. The same few shots stand in every request, and a template takes its time."""
+    return templates.render_macro("respond_chat", macro, text)

@@ -20,7 +20,7 @@ from drpo.llm.base import Choice, Completion, Request
 from drpo.llm.connections import Connections, Endpoint, sdk_options
 from drpo.llm.faults import GATEWAY, Fault, one_line, read_fault
 from drpo.llm.retry import Transient, Unconnected, retry_after_s
-from drpo.llm.wire import Piece, body_of, choice_of, events_of, piece_of, usage_of
+from drpo.llm.wire import Piece, body_of, choice_of, encoded, events_of, piece_of, usage_of
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
@@ -129,7 +129,7 @@ class OpenAIClient:
             headers["Authorization"] = known
         return self._connections.session(self._endpoint).post(
             self._chat_url if request.prompt is None else self._text_url,
-            data=json.dumps(body).encode("ascii"),
+            data=encoded(body),
             headers=headers,
             params=self._params or None,
             timeout=timeout,

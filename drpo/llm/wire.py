@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -45,6 +45,27 @@ def body_of(request: Request, model_name: str) -> dict[str, object]:
         schema = {"name": "reply", "schema": _schema(request.reply_schema)}
         body["response_format"] = {"type": "json_schema", "json_schema": schema}
     return body
+
+
+def encoded(body: Mapping[str, object]) -> bytes:
+    """The body as JSON, all ASCII. Messages that stand in many requests, as shots do, are written once."""
+    messages = body.get("messages")
+    if not isinstance(messages, list):
+        return json.dumps(body).encode("ascii")
+    rest = json.dumps({name: value for name, value in body.items() if name != "messages"})
+    said = ", ".join(
+        _message(m["role"], m["content"]) if len(m["content"]) <= _LONGEST_KEPT else json.dumps(m)
+        for m in messages
+    )
+    return f'{rest[:-1]}, "messages": [{said}]}}'.encode("ascii")
+
+
+_LONGEST_KEPT = 8192  # characters of a message whose JSON is remembered
+
+
+@lru_cache(maxsize=1024)
+def _message(role: str, content: str) -> str:
+    return json.dumps({"role": role, "content": content})
 
 
 @lru_cache(maxsize=64)
