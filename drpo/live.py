@@ -11,7 +11,7 @@ import ipaddress
 import itertools
 import random
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -144,7 +144,7 @@ class _Streaming:
     def __init__(self, running: Callable[[], Awaitable[OpenAIClient]]) -> None:
         self._running = running
 
-    async def stream(self, request: Request) -> AsyncIterator[Piece]:
+    async def stream(self, request: Request) -> AsyncGenerator[Piece, None]:
         client = await self._running()
         async with contextlib.aclosing(client.stream(request)) as pieces:
             async for piece in pieces:

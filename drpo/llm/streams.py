@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Protocol
 
 from drpo.llm.base import LLM, Request
@@ -15,7 +15,7 @@ _WORDS = re.compile(r"\S+\s*|\s+")
 class Streams(Protocol):
     """Anything that gives a reply as it comes. Failures as of `LLM.complete`, also in the middle."""
 
-    def stream(self, request: Request) -> AsyncIterator[Piece]: ...
+    def stream(self, request: Request) -> AsyncGenerator[Piece, None]: ...
 
 
 class WordByWord:
@@ -24,7 +24,7 @@ class WordByWord:
     def __init__(self, model: LLM) -> None:
         self._model = model
 
-    async def stream(self, request: Request) -> AsyncIterator[Piece]:
+    async def stream(self, request: Request) -> AsyncGenerator[Piece, None]:
         """The words of the reply; the last piece has its reason and usage."""
         completion = await self._model.complete(request)
         choice = completion.choices[0]

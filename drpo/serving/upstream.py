@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import TypeVar, cast
 
 from drpo.choices import ModelChoice
@@ -45,7 +45,7 @@ class Upstream:
 
         return await self._insist(request, ask)
 
-    async def stream(self, request: Request) -> AsyncIterator[Piece]:
+    async def stream(self, request: Request) -> AsyncGenerator[Piece, None]:
         """The reply as it comes. What is tried again is tried before the first piece."""
 
         async def begin(form: Request) -> tuple[Piece, AsyncGenerator[Piece, None]]:

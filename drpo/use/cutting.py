@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+import contextlib
+from collections.abc import AsyncGenerator, Callable
 
 from drpo.llm.wire import Piece
 
 
 async def cut_stream(
-    pieces: AsyncIterator[Piece], answer: Callable[[str], str], *, waits: bool
+    pieces: AsyncGenerator[Piece, None], answer: Callable[[str], str], *, waits: bool
 ) -> AsyncGenerator[Piece, None]:
     """The pieces up to the end of the answer, which `answer` finds in the text so far.
 
     waits: whether the text may go on behind its answer. Then a line is held back as long as it could be the
     heading that ends the answer, and blanks until something follows them.
     """
-    if not waits:
-        async for piece in pieces:
+    async with contextlib.aclosing(pieces):  # who stops reading ends the request
+        async for piece in _cut(pieces, answer) if waits else pieces:
             yield piece
-        return
+
+
+async def _cut(
+    pieces: AsyncGenerator[Piece, None], answer: Callable[[str], str]
+) -> AsyncGenerator[Piece, None]:
     written = given = ""
     last = Piece("", "stop")
     async for piece in pieces:
