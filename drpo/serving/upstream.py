@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from typing import TypeVar, cast
+from typing import TypeVar
 
 from drpo.choices import ModelChoice
 from drpo.compose import TEXT_STOP, Sampling
@@ -49,7 +49,7 @@ class Upstream:
         """The reply as it comes. What is tried again is tried before the first piece."""
 
         async def begin(form: Request) -> tuple[Piece, AsyncGenerator[Piece, None]]:
-            coming = cast("AsyncGenerator[Piece, None]", self._streams.stream(form))  # which all of them are
+            coming = self._streams.stream(form)
             first = await anext(coming, None)
             if first is None:
                 raise Transient(f"{form.role} model {form.model}: a stream without any text")
