@@ -102,3 +102,8 @@ def test_what_cannot_be_done_is_a_sentence(
     shell: Shell, found: Path, arguments: tuple[str, ...], said: str
 ) -> None:
     assert said in shell.refused(2, "generate", *arguments)
+
+
+def test_the_answers_are_printed_as_the_lines_of_the_file(shell: Shell, found: Path) -> None:
+    ran = shell.done("generate", "found", "--in", "queries.txt", "--run-dir", "g", "--quiet", "--json")
+    assert ran.out == (shell.folder / "g" / "answers.jsonl").read_text("utf-8")

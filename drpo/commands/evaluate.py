@@ -68,7 +68,7 @@ def command(
     if not result.is_believable:
         raise GateRefused(
             f"{result.missing} of {len(result.items)} items have no score, more than {MOST_MISSING:.0%}: "
-            f"{why_missing(result.items)}. The figures are of the others only"
+            f"{why_missing(result)}. The figures are of the others only"
         )
 
 

@@ -9,9 +9,10 @@ import click
 
 from drpo.api import environment
 from drpo.commands.measuring import run_measuring
-from drpo.commands.terminal import line_of, print_json
+from drpo.commands.terminal import line_of, safe
 from drpo.config_use import GenerateConfig
 from drpo.errors import GateRefused
+from drpo.jsonl import plain_lines
 from drpo.measuring.results import MOST_MISSING
 from drpo.options import settings_flags
 from drpo.settings import resolve
@@ -49,12 +50,11 @@ def command(
         quiet=quiet,
     )
     if as_json:
-        for answer in result.answers:
-            print_json(answer.as_dict())
+        click.echo(plain_lines(answer.as_dict() for answer in result.answers), nl=False)
     if not quiet:
         if not result.sent:
             click.echo("All of it was recorded; nothing was sent.", err=True)
-        click.echo(f"written: {result.out} ({len(result.answers)} answers)", err=True)
+        click.echo(safe(f"written: {result.out} ({len(result.answers)} answers)"), err=True)
     if len(result.failed) > MOST_MISSING * len(result.answers):
         first = result.failed[0].answer
         reason = first.reason if isinstance(first, Failed) else ""

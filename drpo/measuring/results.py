@@ -187,14 +187,17 @@ def estimate_dict(estimate: Estimate) -> dict[str, Any]:
     }
 
 
-def why_missing(items: Sequence[Answered]) -> str:
+def why_missing(evaluation: Evaluation) -> str:
     """How many items have no score, and why, in words."""
+    items = evaluation.items
     kinds: list[tuple[str, Callable[[Answered], bool]]] = [
         ("responses failed", lambda one: one.judged.outcome == "failed"),
         ("replies of the judge could not be read", lambda one: one.judged.outcome == "unreadable"),
         (
             "responses were N/A on every aspect",
-            lambda one: one.judged.outcome == "scored" and not has_score(one.judged),
+            lambda one: (
+                bool(evaluation.parts) and one.judged.outcome == "scored" and not has_score(one.judged)
+            ),
         ),
     ]
     counts = [(text, [one for one in items if chosen(one)]) for text, chosen in kinds]
