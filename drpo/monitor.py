@@ -7,8 +7,9 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from drpo.config import ExamplesConfig
+from drpo.config import ExamplesConfig, RunConfig
 from drpo.errors import BudgetSpent, Interrupted
 from drpo.events import Event, LevelDone, NodeMade, ProposalDropped, SearchDone, Validated
 from drpo.llm.ledger import Ledger, Spent
@@ -74,8 +75,6 @@ class Monitor:
     def snapshot(self) -> Snapshot:
         """Where the run stands now."""
         now_s = self._clock()
-        spent = {} if self._ledger is None else self._ledger.spent
-        total = sum(spent.values(), Spent())
         done, of = self._units()
         if self._live_since is None and self._record is not None and self._record.sent:
             self._live_since = (now_s, done)
@@ -98,13 +97,7 @@ class Monitor:
             validated=self._validated,
             path=self._path_rewards(),
             change=self._newest_change(),
-            roles={role: role_progress(counts) for role, counts in spent.items()},
-            recorded=0 if self._record is None else self._record.replayed,
-            calls=total.calls,
-            max_calls=config.max_calls,
-            usd=None if total.unpriced else total.usd,
-            held_usd=total.held_usd,
-            max_usd=config.max_usd,
+            **spent_so_far(config, self._ledger, self._record),
             left_s=self._left_s(now_s, done, of),
             said=self.said,
             simulated=self._plan.simulated,
@@ -185,8 +178,22 @@ class Monitor:
         return sum(known) / len(known) if known else None
 
 
-def role_progress(spent: Spent) -> RoleProgress:
-    """What is shown of one role's requests."""
+def spent_so_far(config: RunConfig, ledger: Ledger | None, record: Record | None) -> dict[str, Any]:
+    """The fields of a `Snapshot` that tell of requests and money."""
+    spent = {} if ledger is None else ledger.spent
+    total = sum(spent.values(), Spent())
+    return {
+        "roles": {role: _role_progress(counts) for role, counts in spent.items()},
+        "recorded": 0 if record is None else record.replayed,
+        "calls": total.calls,
+        "max_calls": config.max_calls,
+        "usd": None if total.unpriced else total.usd,
+        "held_usd": total.held_usd,
+        "max_usd": config.max_usd,
+    }
+
+
+def _role_progress(spent: Spent) -> RoleProgress:
     return RoleProgress(
         in_air=spent.in_air,
         done=spent.answered,

@@ -19,7 +19,7 @@ from drpo.judging.scores import Policy, read_just_eval
 from drpo.measured import SUMMARY_NAME
 from drpo.measuring.evaluating import run_evaluate
 from drpo.measuring.plan import evaluate_plan
-from drpo.measuring.results import ITEMS_NAME, MOST_MISSING, part_of, why_missing
+from drpo.measuring.results import ITEMS_NAME, doubt, part_of
 from drpo.options import settings_flags
 from drpo.settings import resolve
 from drpo.statistics import LEVEL
@@ -65,11 +65,8 @@ def command(
     )
     print_summary(result.as_dict(), as_json=as_json)
     say_where(plan, f"{SUMMARY_NAME}, {ITEMS_NAME}", result.sent, quiet=quiet)
-    if not result.is_believable:
-        raise GateRefused(
-            f"{result.missing} of {len(result.items)} items have no score, more than {MOST_MISSING:.0%}: "
-            f"{why_missing(result)}. The figures are of the others only"
-        )
+    if (why := doubt(result)) is not None:
+        raise GateRefused(f"{why}. The figures are of the others only")
 
 
 def _added_up(file: Path, flags: dict[str, Any]) -> dict[str, Any]:

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from drpo.jsonl import plain_lines, write_atomically
 from drpo.judging.audit import Answer, Audit, AuditQuestion, PreferQuestion, audit, questions
 from drpo.judging.verdicts import Verdict
-from drpo.measured import SCHEMA, SUMMARY_NAME
+from drpo.measured import SCHEMA
 from drpo.measuring.judge import Judge, open_judge
 from drpo.measuring.plan import MeasuringPlan
 from drpo.measuring.progress import Counting
-from drpo.measuring.results import ITEMS_NAME
+from drpo.measuring.results import write_results
 from drpo.measuring.running import Opened, measure
 from drpo.plan import run_path
 from drpo.run import Hooks
@@ -71,9 +69,7 @@ async def _audit(plan: MeasuringPlan, opened: Opened) -> AuditResult:
         sent=dict(opened.resources.record.sent),
     )
     lines = (_line(question, by_id[question.id]) for question in asked)
-    write_atomically(result.run_dir / ITEMS_NAME, plain_lines(lines))
-    text = json.dumps(result.as_dict(), ensure_ascii=False, indent=2) + "\n"
-    write_atomically(result.run_dir / SUMMARY_NAME, text)
+    write_results(result.run_dir, lines, result.as_dict())
     return result
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,7 +12,6 @@ from typing import Any
 from drpo.bootstrap import bootstrap_mean
 from drpo.config_judging import CompareConfig
 from drpo.evaluation_data import Item
-from drpo.jsonl import plain_lines, write_atomically
 from drpo.judging.preference import (
     WORTH,
     LengthControlled,
@@ -25,12 +23,12 @@ from drpo.judging.preference import (
     tally,
 )
 from drpo.judging.verdicts import Unreadable, Verdict
-from drpo.measured import SCHEMA, SUMMARY_NAME
+from drpo.measured import SCHEMA
 from drpo.measuring.answering import Answerer, fit_report, notices_of, open_side
 from drpo.measuring.judge import Judge, open_judge
 from drpo.measuring.plan import MeasuringPlan
 from drpo.measuring.progress import Counting
-from drpo.measuring.results import ITEMS_NAME, MOST_MISSING, estimate_dict
+from drpo.measuring.results import MOST_MISSING, estimate_dict, write_results
 from drpo.measuring.running import Opened, measure
 from drpo.plan import run_path
 from drpo.problems import Response
@@ -164,9 +162,7 @@ async def _compare(plan: MeasuringPlan, opened: Opened) -> Comparison:
     for report in filter(None, map(fit_report, sides)):
         resources.notice(report)
     found = await asyncio.to_thread(_comparison, plan, opened, config, tuple(pairs), sides)
-    write_atomically(found.run_dir / ITEMS_NAME, plain_lines(pair.as_dict() for pair in pairs))
-    text = json.dumps(found.as_dict(), ensure_ascii=False, indent=2) + "\n"
-    write_atomically(found.run_dir / SUMMARY_NAME, text)
+    write_results(found.run_dir, (pair.as_dict() for pair in pairs), found.as_dict())
     return found
 
 

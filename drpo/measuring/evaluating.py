@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -13,23 +12,21 @@ from typing import Any
 
 from drpo.config_judging import EvaluateConfig
 from drpo.evaluation_data import Item
-from drpo.jsonl import plain_lines, write_atomically
 from drpo.judging.scores import Judged, item_mean
 from drpo.live import Resources, key_in
 from drpo.llm.retry import Patience
 from drpo.llm.reward_model import RewardModel
-from drpo.measured import SUMMARY_NAME
 from drpo.measuring.answering import Answerer, fit_report, notices_of, open_side
 from drpo.measuring.judge import Judge, open_judge
 from drpo.measuring.plan import MeasuringPlan
 from drpo.measuring.progress import Counting
 from drpo.measuring.results import (
-    ITEMS_NAME,
     Answered,
     Evaluation,
     Part,
     part_of,
     rewards_of,
+    write_results,
 )
 from drpo.measuring.running import Opened, measure
 from drpo.plan import digest_of, run_path
@@ -87,9 +84,7 @@ async def _evaluate(plan: MeasuringPlan, opened: Opened) -> Evaluation:
         simulated=plan.simulated,
         sent=dict(sent),
     )
-    write_atomically(evaluation.run_dir / ITEMS_NAME, plain_lines(one.as_dict() for one in items))
-    text = json.dumps(evaluation.as_dict(), ensure_ascii=False, indent=2) + "\n"
-    write_atomically(evaluation.run_dir / SUMMARY_NAME, text)
+    write_results(evaluation.run_dir, (one.as_dict() for one in items), evaluation.as_dict())
     return evaluation
 
 

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
-from drpo.llm.ledger import Ledger, Spent
+from drpo.llm.ledger import Ledger
 from drpo.llm.recorder import Record
-from drpo.monitor import role_progress, state_after
+from drpo.monitor import spent_so_far, state_after
 from drpo.plan import RunPlan
 from drpo.progress import PROGRESS_NAME, RunState, Snapshot, write_progress
 
@@ -52,8 +52,6 @@ class Counting:
     def snapshot(self) -> Snapshot:
         """Where it stands now."""
         now_s = self._clock()
-        spent = {} if self._ledger is None else self._ledger.spent
-        total = sum(spent.values(), Spent())
         if self._live_since is None and self._record is not None and self._record.sent:
             self._live_since = (now_s, self._done)
         return Snapshot(
@@ -67,13 +65,7 @@ class Counting:
             levels=self._done,
             limit=self._of,
             best=sum(self._scores) / len(self._scores) if self._scores else None,
-            roles={role: role_progress(counts) for role, counts in spent.items()},
-            recorded=0 if self._record is None else self._record.replayed,
-            calls=total.calls,
-            max_calls=self._plan.config.max_calls,
-            usd=None if total.unpriced else total.usd,
-            held_usd=total.held_usd,
-            max_usd=self._plan.config.max_usd,
+            **spent_so_far(self._plan.config, self._ledger, self._record),
             left_s=self._left_s(now_s),
             said=self.said,
             simulated=self._plan.simulated,

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from drpo.bootstrap import bootstrap_mean, bootstrap_means
 from drpo.evaluation_data import Item
+from drpo.jsonl import plain_lines, write_atomically
 from drpo.judging.scores import Judged, Policy, Summary, by_task, by_topic, summarise
-from drpo.measured import SCHEMA
+from drpo.measured import SCHEMA, SUMMARY_NAME
 from drpo.statistics import Estimate, Interval
 
 ITEMS_NAME = "items.jsonl"
@@ -175,6 +177,13 @@ def rewards_of(model: str, items: Sequence[Answered], level: float, seed: int) -
     return Rewards(model, mean, variance)
 
 
+def write_results(run_dir: Path, items: Iterable[dict[str, Any]], summary: dict[str, Any]) -> None:
+    """Write items.jsonl, a line for each item, then summary.json, which says that the measurement is done."""
+    write_atomically(run_dir / ITEMS_NAME, plain_lines(items))
+    text = json.dumps(summary, ensure_ascii=False, indent=2) + "\n"
+    write_atomically(run_dir / SUMMARY_NAME, text)
+
+
 def estimate_dict(estimate: Estimate) -> dict[str, Any]:
     """Plain JSON values."""
     interval: Interval | None = estimate.interval
@@ -187,8 +196,17 @@ def estimate_dict(estimate: Estimate) -> dict[str, Any]:
     }
 
 
-def why_missing(evaluation: Evaluation) -> str:
-    """How many items have no score, and why, in words."""
+def doubt(evaluation: Evaluation) -> str | None:
+    """Why nobody should believe the figures, in words; None where `is_believable`."""
+    if evaluation.is_believable:
+        return None
+    return (
+        f"{evaluation.missing} of {len(evaluation.items)} items have no score, more than "
+        f"{MOST_MISSING:.0%}: {_why_missing(evaluation)}"
+    )
+
+
+def _why_missing(evaluation: Evaluation) -> str:
     items = evaluation.items
     kinds: list[tuple[str, Callable[[Answered], bool]]] = [
         ("responses failed", lambda one: one.judged.outcome == "failed"),

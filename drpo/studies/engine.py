@@ -19,7 +19,7 @@ from drpo.errors import BudgetSpent, DrpoError, GateRefused, ProviderDown, Provi
 from drpo.llm.ledger import LEDGER_NAME, Spent, read_ledger
 from drpo.llm.limits import Stop
 from drpo.measuring.evaluating import run_evaluate
-from drpo.measuring.results import MOST_MISSING, Evaluation, why_missing
+from drpo.measuring.results import Evaluation, doubt
 from drpo.plan import RunPlan, run_path
 from drpo.results import EXAMPLES_NAME, is_finished
 from drpo.run import Hooks, run_examples, run_optimize
@@ -86,11 +86,8 @@ class Engine:
         evaluation: Evaluation = await self._run(
             plan, lambda limits, hooks: run_evaluate(limits, self._environment, hooks)
         )
-        if not evaluation.is_believable:
-            raise GateRefused(
-                f"{evaluation.missing} of {len(evaluation.items)} items have no score, more than "
-                f"{MOST_MISSING:.0%}: {why_missing(evaluation.items)}"
-            )
+        if (why := doubt(evaluation)) is not None:
+            raise GateRefused(why)
         return Measured(evaluation, searches, self._cost(evaluation.run_dir), prompts, kept_initial)
 
     async def _search(self, search: Search) -> tuple[tuple[Path, ...], Alignment]:
