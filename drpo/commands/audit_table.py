@@ -5,9 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator
 
-import click
-
-from drpo.commands.terminal import columns, line_of, print_json, styled
+from drpo.commands.terminal import columns, line_of, styled
 from drpo.judging.audit import Audit, Check
 
 WIDTH = 80
@@ -21,17 +19,8 @@ _NOTE = (
 )
 
 
-def print_audit(audit: Audit, *, as_json: bool) -> None:
-    """The checks as a table of at most 80 columns, then what is behind each that is beyond its limit; or one
-    JSON document, `Audit.as_dict()`."""
-    if as_json:
-        print_json(audit.as_dict())
-    else:
-        click.echo("\n".join(audit_lines(audit)))
-
-
 def audit_lines(audit: Audit) -> list[str]:
-    """The lines of the table and of what follows it."""
+    """The checks as a table of at most 80 columns, then what is behind each that is beyond its limit."""
     rows = [_row(check) for check in audit.checks]
     heading, *lines = columns(_HEADINGS, rows, right=("wrong", "result", "limit"))
     table = [

@@ -10,6 +10,7 @@ import click
 from drpo.api import environment
 from drpo.commands.dry_run_measuring import look_ahead_measuring
 from drpo.commands.dry_run_text import print_dry_run
+from drpo.commands.flags import run_flags
 from drpo.commands.measuring import run_measuring, say_where
 from drpo.commands.measuring_text import print_summary
 from drpo.config import flag
@@ -20,24 +21,17 @@ from drpo.measured import SUMMARY_NAME
 from drpo.measuring.evaluating import run_evaluate
 from drpo.measuring.plan import evaluate_plan
 from drpo.measuring.results import ITEMS_NAME, doubt, part_of
-from drpo.options import settings_flags
 from drpo.settings import resolve
 from drpo.statistics import LEVEL
 
 
 @click.command("evaluate", epilog="Every flag is also a variable: --judge is DRPO_JUDGE.")
-@click.option(
-    "--config", type=click.Path(path_type=Path), envvar="DRPO_CONFIG", help="TOML file with settings."
-)
-@click.option("--json", "as_json", is_flag=True, envvar="DRPO_JSON", help="Print one JSON document.")
-@click.option("--quiet", is_flag=True, envvar="DRPO_QUIET", help="No progress on stderr.")
-@click.option("--dry-run", is_flag=True, help="Print what it would do, take and cost, and send nothing.")
+@run_flags(EvaluateConfig)
 @click.option(
     "--scores",
     type=click.Path(path_type=Path),
     help="Only add up scores that are there: a result file of just-eval, or an items.jsonl.",
 )
-@settings_flags(EvaluateConfig)
 def command(
     config: Path | None, as_json: bool, quiet: bool, dry_run: bool, scores: Path | None, **flags: Any
 ) -> None:

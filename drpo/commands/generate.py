@@ -8,13 +8,13 @@ from typing import Any
 import click
 
 from drpo.api import environment
+from drpo.commands.flags import run_flags
 from drpo.commands.measuring import run_measuring
 from drpo.commands.terminal import line_of, safe
 from drpo.config_use import GenerateConfig
 from drpo.errors import GateRefused
 from drpo.jsonl import plain_lines
 from drpo.measuring.results import MOST_MISSING
-from drpo.options import settings_flags
 from drpo.settings import resolve
 from drpo.types import Failed
 from drpo.use.generating import run_generate
@@ -23,13 +23,8 @@ from drpo.use.plan import use_plan
 
 @click.command("generate", epilog="Every flag is also a variable: --out is DRPO_OUT.")
 @click.argument("alignment")
-@click.option(
-    "--config", type=click.Path(path_type=Path), envvar="DRPO_CONFIG", help="TOML file with settings."
-)
-@click.option("--json", "as_json", is_flag=True, envvar="DRPO_JSON", help="Print the answers as JSON lines.")
-@click.option("--quiet", is_flag=True, envvar="DRPO_QUIET", help="No progress on stderr.")
+@run_flags(GenerateConfig, as_json="Print the answers as JSON lines.", looks_ahead=False)
 @click.option("--in", "given_in", metavar="FILE", help="The same as --queries.")
-@settings_flags(GenerateConfig)
 def command(
     alignment: str, config: Path | None, as_json: bool, quiet: bool, given_in: str | None, **flags: Any
 ) -> None:

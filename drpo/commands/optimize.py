@@ -11,26 +11,18 @@ from drpo.alignment import FILE_NAME, read_alignment
 from drpo.api import environment
 from drpo.commands.dry_run import look_ahead
 from drpo.commands.dry_run_text import print_dry_run
+from drpo.commands.flags import run_flags
 from drpo.commands.running import introduce, run_search
 from drpo.commands.show import print_alignment
 from drpo.config import OptimizeConfig
 from drpo.errors import BudgetSpent, GateRefused
-from drpo.options import settings_flags
 from drpo.plan import optimize_plan, run_path
 from drpo.run import run_optimize
 from drpo.settings import resolve
 
 
 @click.command("optimize", epilog="Every flag is also a variable: --width is DRPO_WIDTH.")
-@click.option(
-    "--config", type=click.Path(path_type=Path), envvar="DRPO_CONFIG", help="TOML file with settings."
-)
-@click.option(
-    "--json", "as_json", is_flag=True, envvar="DRPO_JSON", help="Print the result as one JSON document."
-)
-@click.option("--quiet", is_flag=True, envvar="DRPO_QUIET", help="No progress on stderr.")
-@click.option("--dry-run", is_flag=True, help="Print what it would do, take and cost, and send nothing.")
-@settings_flags(OptimizeConfig)
+@run_flags(OptimizeConfig, as_json="Print the result as one JSON document.")
 def command(config: Path | None, as_json: bool, quiet: bool, dry_run: bool, **flags: Any) -> None:
     """Search for the system prompt that aligns a frozen model (DRPO, Algorithm 2).
 

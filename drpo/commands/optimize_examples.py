@@ -11,10 +11,10 @@ from drpo.api import environment
 from drpo.commands.dry_run import look_ahead
 from drpo.commands.dry_run_text import print_dry_run
 from drpo.commands.examples_table import print_examples
+from drpo.commands.flags import run_flags
 from drpo.commands.running import introduce, run_search
 from drpo.config import ExamplesConfig
 from drpo.errors import BudgetSpent, GateRefused
-from drpo.options import settings_flags
 from drpo.plan import examples_plan, run_path
 from drpo.results import RESULT_NAME, read_examples_result
 from drpo.run import run_examples
@@ -23,15 +23,7 @@ from drpo.validating_examples import examples_sentence
 
 
 @click.command("optimize-examples", epilog="Every flag is also a variable: --depth is DRPO_DEPTH.")
-@click.option(
-    "--config", type=click.Path(path_type=Path), envvar="DRPO_CONFIG", help="TOML file with settings."
-)
-@click.option(
-    "--json", "as_json", is_flag=True, envvar="DRPO_JSON", help="Print the result as one JSON document."
-)
-@click.option("--quiet", is_flag=True, envvar="DRPO_QUIET", help="No progress on stderr.")
-@click.option("--dry-run", is_flag=True, help="Print what it would do, take and cost, and send nothing.")
-@settings_flags(ExamplesConfig)
+@run_flags(ExamplesConfig, as_json="Print the result as one JSON document.")
 def command(config: Path | None, as_json: bool, quiet: bool, dry_run: bool, **flags: Any) -> None:
     """Improve the responses of in-context examples (DRPO, Algorithm 1), all at once.
 

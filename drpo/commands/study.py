@@ -8,11 +8,11 @@ from typing import Any
 import click
 
 from drpo.api import environment
+from drpo.commands.flags import run_flags
 from drpo.commands.running import run_with_signals, tell
 from drpo.commands.terminal import print_json, safe
 from drpo.config_study import StudyConfig
 from drpo.llm.base import Role
-from drpo.options import settings_flags
 from drpo.run import Hooks
 from drpo.settings import resolve
 from drpo.studies.catalogue import STUDIES
@@ -24,12 +24,7 @@ from drpo.studies.table import markdown
 
 @click.command("study", epilog="Every flag is also a variable: --judge is DRPO_JUDGE.")
 @click.argument("which", type=click.Choice((*STUDIES, ALL)), metavar=f"[{'|'.join((*STUDIES, ALL))}]")
-@click.option(
-    "--config", type=click.Path(path_type=Path), envvar="DRPO_CONFIG", help="TOML file with settings."
-)
-@click.option("--json", "as_json", is_flag=True, envvar="DRPO_JSON", help="Print one JSON document.")
-@click.option("--quiet", is_flag=True, envvar="DRPO_QUIET", help="No progress on stderr.")
-@settings_flags(StudyConfig)
+@run_flags(StudyConfig, looks_ahead=False)
 def command(which: str, config: Path | None, as_json: bool, quiet: bool, **flags: Any) -> None:
     """Make one of the paper's tables, or all of them: a Markdown table, JSON and a plot.
 
