@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from drpo.judging.audit import Answer, Audit, AuditQuestion, Check, PreferQuestion, audit, questions
@@ -211,6 +211,9 @@ def test_padding_scores_are_of_the_good_and_of_the_bad_answer() -> None:
 
 
 @given(st.integers(0, 60), st.integers(0, 60), st.sampled_from([0.05, 0.1, 1 / 3]))
+@example(1, 0, 0.05)
+@example(3, 0, 0.05)
+@example(4, 0, 0.05)
 def test_a_share_is_flagged_exactly_where_its_whole_interval_is_beyond_the_limit(
     wrong: int, right: int, limit: float
 ) -> None:

@@ -109,3 +109,13 @@ def test_the_page_of_a_base_model_ends_where_its_answer_ends(shell: Shell, end: 
         shell.env.setattr("sys.stdin", io.StringIO("Hello?\n"))
         ran = shell.done("chat", "urial", "--model", f"openai/base@{server.url}", "--prompt-form", "text")
     assert ran.out == "The answer.\n- one\n#hash is no heading\n"
+
+
+def test_shots_that_are_looked_for_are_those_of_the_first_turn(shell: Shell) -> None:
+    found = ("--depth", "2", "--max-extra-depth", "0", "--validate", "0", "--run-dir", "run", "--quiet")
+    shell.done("optimize", "--model", "demo", *found)
+    first, other = "How do I keep my flat cool?", "Write a poem about Monday and coffee."
+    with Served(numbered) as server:
+        talk(shell, server.url, first, other, "/reset", other, alignment="run")
+        one, two, anew = (body["messages"] for body in server.bodies)
+    assert two[: len(one)] == one and anew[1:-1] != one[1:-1]

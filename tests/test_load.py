@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 
 import drpo
 from drpo.errors import InputError, ProviderRefused
+from drpo.resources import resource_folder
 from tests.support.mock_openai import Answer, error
 from tests.support.served import Served
 from tests.support.streams import said
@@ -103,3 +105,28 @@ def test_closing_twice_and_asking_again_is_fine(found: Path) -> None:
     loaded.close()
     assert loaded.complete("What is jazz?") == first
     loaded.close()
+
+
+def test_a_folder_with_its_templates_beside_it_needs_no_other_word(tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    own.mkdir()
+    shipped = resource_folder("prompts") / "respond_chat.j2"
+    (own / "respond_chat.j2").write_text("{# mine #}" + shipped.read_text("utf-8"), "utf-8")
+    run = tmp_path / "run"
+    drpo.optimize(
+        model="demo",
+        depth=2,
+        max_extra_depth=0,
+        validate=0,
+        prompts=own,
+        run_dir=run,
+        reuse=False,
+        report=False,
+    )
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    shutil.copy(run / "alignment.json", shared)
+    with pytest.raises(InputError, match="was searched with another"):
+        drpo.load(shared)
+    shutil.copytree(own, shared / "prompts")
+    assert drpo.load(shared).messages("Hello?") == drpo.load(run).messages("Hello?")

@@ -59,6 +59,7 @@ def _part(name: str, part: Json, summary_na: str) -> Iterator[str]:
     yield from columns((name, "mean", heading, "scored", "N/A"), rows, right=("mean", "scored", "N/A"))
     words = "" if part["mean_words"] is None else f", {part['mean_words']:.0f} words on average"
     counts = [f"{int(part['items'])} queries{words}"]
+    counts += ["too few for an interval"] * (level is None)
     counts += ["what is N/A counts as 5"] * (summary_na == "five")
     counts += [f"{int(part['unreadable'])} replies of the judge unreadable"] * bool(part["unreadable"])
     counts += [f"{int(part['failed'])} responses failed"] * bool(part["failed"])
