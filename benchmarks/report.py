@@ -99,7 +99,7 @@ async def cost_of_keeping(folder: Path, repeats: int) -> None:
             f"{middle / wall_s:+.1%} of its wall time"
         )
     held_s = await _held_up(folder / "held")
-    print(f"  held up for {1000 * held_s:.0f} ms, {held_s / wall_s:.1%}; the rest is done while it waits")
+    print(f"  held up for {1000 * held_s:.0f} ms, {held_s / wall_s:.1%}; the rest is done by another process")
 
 
 def _slow(run: Path, *, report: bool) -> OptimizeConfig:

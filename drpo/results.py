@@ -6,15 +6,17 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from drpo.alignment import FILE_NAME, Alignment, read_alignment
 from drpo.errors import InputError
 from drpo.measured import SUMMARY_NAME
-from drpo.plan import Plan
 from drpo.types import Example
-from drpo.validating_examples import ImprovedExample, ImprovedSet
 from drpo.validation.result import Validation, read_validation
+
+if TYPE_CHECKING:  # loading them takes longer than all that `drpo runs` does with a result
+    from drpo.plan import Plan
+    from drpo.validating_examples import ImprovedExample, ImprovedSet
 
 RESULT_NAME, EXAMPLES_NAME = "result.json", "examples.jsonl"
 BUDGET = "budget"  # how a search ended whose budget was spent: it can be resumed
@@ -107,6 +109,8 @@ def read_examples_result(path: Path) -> ExamplesResult:
 
 
 def _improved(row: Mapping[str, Any]) -> ImprovedExample:
+    from drpo.validating_examples import ImprovedExample
+
     def example(of: Mapping[str, Any]) -> Example:
         return Example(row["query"], of["response"], row["kind"])
 

@@ -44,9 +44,14 @@ def replace_file(file: Path, text: str) -> None:
 
     The disk is not waited for: a page can be made again.
     """
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    temporary = temporary_of(file, os.getpid())
     try:
         temporary.write_text(text, encoding="utf-8", newline="\n")
         temporary.replace(file)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def temporary_of(file: Path, pid: int) -> Path:
+    """What `file` is called while the process `pid` writes it."""
+    return file.with_name(f".{file.name}.{pid}.tmp")

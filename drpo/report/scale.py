@@ -31,15 +31,6 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def dollars(usd: float) -> str:
-    """`$0`, `$0.0123`, `$12.34`: small sums to the hundredth of a cent, the smallest as such."""
-    if usd == 0:
-        return "$0"
-    if usd < 0.0001:
-        return "under $0.0001"
-    return f"${usd:,.4f}" if usd < 1 else f"${usd:,.2f}"
-
-
 def plural(value: int, one: str, many: str | None = None) -> str:
     """`1 node`, `2 nodes`"""
     return f"{value:,} {one if value == 1 else many or one + 's'}"

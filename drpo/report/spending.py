@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from drpo.llm.ledger import Spent
-from drpo.report.scale import count, dollars, duration, plural
+from drpo.money import dollars
+from drpo.report.scale import count, duration, plural
 
 UNKNOWN = "unknown"
 
