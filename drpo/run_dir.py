@@ -18,7 +18,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
-import logging
 import platform
 import re
 from collections.abc import Iterator, Mapping
@@ -37,6 +36,7 @@ from drpo.plan import Inputs, RunPlan
 from drpo.results import is_finished
 from drpo.run_file import SCHEMA
 from drpo.run_file import read_run as read_run
+from drpo.run_log import RunLog
 from drpo.templates import ASPECTS_FILE, JOBS, Templates
 
 _QUERIES = ("queries", "kept", "safety")  # files of inputs/, and fields of `Inputs`
@@ -73,7 +73,7 @@ class RunDirectory:
         except BaseException:
             self._lock.release()
             raise
-        self._log = _open_log(path / "run.log")
+        self._log = RunLog(path)
 
     @property
     def calls(self) -> Path:
@@ -95,7 +95,6 @@ class RunDirectory:
 
     def close(self) -> None:
         """Release the directory for other processes."""
-        logging.getLogger("drpo").removeHandler(self._log)
         self._log.close()
         self._lock.release()
 
@@ -252,30 +251,6 @@ def _write_inputs(folder: Path, inputs: Inputs) -> None:
     for name in [*(f"{job}.j2" for job in JOBS), ASPECTS_FILE]:
         if not (folder / "prompts" / name).exists():
             write_atomically(folder / "prompts" / name, inputs.templates.source(name))
-
-
-class _Log(logging.FileHandler):
-    """A log that costs nothing but itself where the disk refuses: what matters is said on stderr."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        with contextlib.suppress(OSError):
-            super().emit(record)
-
-    def handleError(self, record: logging.LogRecord) -> None:
-        """Nothing: logging would print a traceback."""
-
-    def close(self) -> None:
-        with contextlib.suppress(OSError):
-            super().close()
-
-
-def _open_log(path: Path) -> logging.Handler:
-    handler = _Log(path, encoding="utf-8", delay=True)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    logger = logging.getLogger("drpo")
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    return handler
 
 
 def _short(value: object) -> str:

@@ -15,11 +15,12 @@ from hypothesis import strategies as st
 
 from drpo.events import Event, LevelDone, NodeMade, ProposalDropped, SearchDone
 from drpo.llm.ledger import Spent
+from drpo.money import dollars
 from drpo.report.charts import level_figures, reward_chart
 from drpo.report.facts import Memory, TreeFacts, read_facts
 from drpo.report.heat import heat_map
 from drpo.report.layout import LINE_MOST, TILE_HEIGHT, TILE_WIDTH, Tile, picture
-from drpo.report.scale import dollars, duration, shade
+from drpo.report.scale import duration, shade
 from drpo.report.spending import bill, spent_table, total_bill
 from drpo.run_view import RunView, Tree
 from drpo.types import Example
@@ -49,7 +50,7 @@ def facts_of(events: list[Event]) -> tuple[TreeFacts, Memory]:
         (Spent(failed=3), "$0"),
         (Spent(answered=4, usd=0.25), "$0.2500"),
         (Spent(answered=4, usd=12.5), "$12.50"),
-        (Spent(answered=4, usd=0.00001), "under $0.0001"),
+        (Spent(answered=4, usd=0.00001), "<$0.0001"),
         (Spent(answered=4), "$0"),  # free: drpo runs it itself
         (Spent(answered=4, unknown=2), "$0"),
         (Spent(answered=4, unpriced=4), "unknown"),

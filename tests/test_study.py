@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -118,6 +119,16 @@ def test_simulated_figures_are_said_to_be_so_everywhere(results: StudyResult) ->
     assert text.startswith("# DRPO against its baselines (Table 1) (simulated)\n")
     assert "say nothing about real ones" in text and "say nothing about real ones" in plot
     assert json.loads(data)["simulated"] is True
+
+
+def test_runs_at_once_have_only_their_own_lines_in_their_logs(base: Path, results: StudyResult) -> None:
+    told = {file.parent.name: file.read_text("utf-8") for file in (base / "one").glob("*/run.log")}
+    searches = {row for rows in results.as_dict()["rows"] for run in rows["runs"] for row in run[:-1]}
+    for run in searches:
+        levels = re.findall(r"level (\d) done", told[run])
+        assert levels == ["0", "1", "2"] and told[run].count("\n") == 3, told[run]
+    assert len(searches) == 2
+    assert "".join(text for run, text in told.items() if run not in searches) == ""
 
 
 def test_the_same_study_elsewhere_gives_the_same_bytes(base: Path, data: str, results: StudyResult) -> None:

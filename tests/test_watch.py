@@ -192,7 +192,7 @@ def test_a_run_of_another_process_is_followed_to_its_end(watched: Watched) -> No
     *levels, last = watched.seen.out.splitlines()
     assert last == "finished. drpo show prints the result."
     score = r"(not scored yet|(reward|best path score) \d\.\d\d)"
-    shape = rf"level (\d) of (4|\?): \d+ tried, {score}, \d+ calls, \$0\.00, .*"
+    shape = rf"level (\d) of (4|\?): \d+ tried, {score}, \d+ calls, \$0, .*"
     found = [re.fullmatch(shape, line) for line in levels]
     numbers = [int(match[1]) for match in found if match is not None]
     assert len(numbers) == len(levels) and numbers == sorted(set(numbers)) and numbers[-1] == 4

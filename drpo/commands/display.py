@@ -10,8 +10,8 @@ from rich.text import Text
 
 from drpo.commands.change_lines import cells, change_lines, cut, cut_before, one_line
 from drpo.commands.role_rows import LABEL, clock, in_order, label, role_rows
-from drpo.commands.terminal import dollars
 from drpo.measured import COMMANDS
+from drpo.money import dollars
 from drpo.progress import UNITS, Snapshot
 
 LEAST_WIDTH, NO_HEIGHT = 20, 10_000

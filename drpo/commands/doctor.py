@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import textwrap
 from collections import Counter
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -14,23 +15,47 @@ import click
 from drpo.api import environment
 from drpo.commands.terminal import print_json, safe
 from drpo.config import OptimizeConfig
-from drpo.doctor.check import Check, of_error
+from drpo.doctor.check import SEVERITY, Check, of_error
 from drpo.doctor.examine import Findings, examine
 from drpo.doctor.prepare import Sources
-from drpo.errors import InputError
+from drpo.errors import (
+    BudgetSpent,
+    DrpoError,
+    InputError,
+    ProviderDown,
+    ProviderRefused,
+    RecordDamaged,
+    RunConflict,
+    StorageError,
+)
 from drpo.options import settings_flags
 
 _COLOURS = {"ok": "green", "warning": "yellow", "problem": "red"}
 _INDENT = " " * 9
-_EPILOG = """\b
-Exit codes: 0 where nothing is a problem (warnings are none); else the one
-that a run would end with, the first of 2 settings, 6 run directory, 8 disk,
-7 damaged record, 3 refused by a provider, 5 out of reach, 9 limit reached,
-1 a bug of drpo.
-"""
+_MEANINGS = {
+    InputError: "settings",
+    RunConflict: "run directory",
+    StorageError: "disk",
+    RecordDamaged: "damaged record",
+    ProviderRefused: "refused by a provider",
+    ProviderDown: "out of reach",
+    BudgetSpent: "limit reached",
+    DrpoError: "a bug of drpo",
+}
 
 
-@click.command("doctor", epilog=_EPILOG)
+def _exit_codes() -> str:
+    """What the exit code says, in the order in which a run would meet the problems."""
+    meanings = {kind.exit_code: said for kind, said in _MEANINGS.items()}
+    codes = ", ".join(f"{code} {meanings[code]}" for code in SEVERITY)
+    said = (
+        "Exit codes: 0 where nothing is a problem (warnings are none); else the one that a run would end "
+        f"with, the first of {codes}."
+    )
+    return f"\b\n{textwrap.fill(said, 76)}\n"
+
+
+@click.command("doctor", epilog=_exit_codes())
 @click.option(
     "--config", type=click.Path(path_type=Path), envvar="DRPO_CONFIG", help="TOML file with settings."
 )

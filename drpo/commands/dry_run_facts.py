@@ -8,12 +8,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from drpo.choices import ModelChoice
 from drpo.commands.setting_sources import Setting, settings_of
 from drpo.config import ExamplesConfig
 from drpo.errors import InputError
 from drpo.estimate.roles import Enough, Recorded, RunForecast, read_recorded
 from drpo.jsonl import read_lines
 from drpo.live import endpoints_of, without_keys
+from drpo.llm.base import Role
 from drpo.llm.books import limited_books
 from drpo.llm.catalog import GPU_MEMORY_GB
 from drpo.llm.connections import Connections
@@ -27,7 +29,7 @@ from drpo.results import is_finished
 from drpo.run import _refuse_to_overwrite
 from drpo.run_dir import _refuse_foreign, _refuse_others
 from drpo.run_file import RUN_NAME
-from drpo.tariffs import refuse_unpriced, tariffs_of, unknown_prices
+from drpo.tariffs import RoleTariff, refuse_unpriced, tariffs_of, unknown_prices
 from drpo.types import Example
 from drpo.wiring import EmbeddingLimits, build_retriever
 
@@ -37,9 +39,19 @@ _SHOWN_PORT = 8000
 
 
 @dataclass(frozen=True, slots=True)
+class Played:
+    """Who plays a role, and at which price; None where there is none."""
+
+    role: Role
+    choice: ModelChoice
+    tariff: RoleTariff | None
+
+
+@dataclass(frozen=True, slots=True)
 class DryRun:
     """All that is told of a run beforehand. refusals: why it would end before its first request; servers:
-    lines for a shell that start what drpo would start; notes: what else is to be known."""
+    lines for a shell that start what drpo would start; notes: what else is to be known; players: who plays
+    which role, in a study several models one role."""
 
     plan: RunPlan
     path: Path
@@ -50,6 +62,7 @@ class DryRun:
     refusals: tuple[str, ...]
     servers: tuple[str, ...]
     notes: tuple[str, ...]
+    players: tuple[Played, ...]
 
     @property
     def calls_verdict(self) -> Verdict | None:
@@ -91,7 +104,7 @@ def dry_run_of(
     path = run_path(plan)
     state, process = _state_of(path, plan)
     finished = state == "finished"
-    refusals = [] if finished else _refusals(plan, environment)
+    refusals = [] if finished else refusals_of(plan, environment)
     spent, refused = _spent(path, plan, environment, finished=finished)
     recorded = replace(
         read_recorded(path / "calls.jsonl"),
@@ -100,6 +113,7 @@ def dry_run_of(
         finished=finished,
     )
     said, notes = foresee(path, recorded)
+    tariffs = {role.role: role.tariff for role in said.roles}
     return DryRun(
         plan=plan,
         path=path,
@@ -108,8 +122,9 @@ def dry_run_of(
         settings=settings_of(plan.config, environment, flags, file),
         forecast=said,
         refusals=(*refusals, *refused),
-        servers=() if finished else tuple(_servers(plan, environment)),
+        servers=() if finished else tuple(servers_of(plan, environment)),
         notes=tuple(notes),
+        players=tuple(Played(role, choice, tariffs.get(role)) for role, choice in plan.models.items()),
     )
 
 
@@ -152,7 +167,7 @@ def _spent(
     return sum(books.spent().values(), Spent()), ()
 
 
-def _refusals(plan: RunPlan, environment: Mapping[str, str]) -> list[str]:
+def refusals_of(plan: RunPlan, environment: Mapping[str, str]) -> list[str]:
     """Why the run would end before its first request, though its settings can be read."""
     found: dict[str, None] = {}
     for choice in plan.models.values():
@@ -167,7 +182,7 @@ def _refusals(plan: RunPlan, environment: Mapping[str, str]) -> list[str]:
     return list(found)
 
 
-def _servers(plan: RunPlan, environment: Mapping[str, str]) -> list[str]:
+def servers_of(plan: RunPlan, environment: Mapping[str, str]) -> list[str]:
     """The vLLM servers that the run would start, as lines for a shell."""
     lines: list[str] = []
     started = {choice.server: choice for choice in plan.models.values() if choice.server is not None}

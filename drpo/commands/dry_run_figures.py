@@ -5,19 +5,47 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from drpo.commands.dry_run_facts import DryRun
-from drpo.commands.dry_run_numbers import dollars, listed, short, three, whole, wrapped
+from drpo.commands.dry_run_numbers import listed, money, short, three, whole, wrapped
 from drpo.commands.dry_run_words import words_of
-from drpo.commands.terminal import columns, safe
+from drpo.commands.terminal import columns, line_of, safe
+from drpo.estimate.adding import StudyForecast
 from drpo.estimate.roles import RoleForecast
 from drpo.llm.base import ROLES
 from drpo.tariffs import EMBEDDER_ROLE
 
+_STATES = {"begin": "to do", "resume": "begun", "finished": "done", "running": "running"}
+_LONGEST_NAME = 36
 _BOUNDS = ("at least", "expected", "at most")
 
 
 def is_resumed(told: DryRun) -> bool:
     """Whether anything of it is recorded already."""
     return any(role.done for role in told.forecast.roles)
+
+
+def part_lines(told: DryRun) -> Iterator[str]:
+    """The runs of a study: what is there of each, and what is to come."""
+    said = told.forecast
+    if not isinstance(said, StudyForecast):
+        return
+    headings = ["run", "is", "had", "expected", "at most"]
+    has_cost = any(role.tariff.source not in ("free", "unknown") for role in said.roles)
+    rows = []
+    for part in said.parts:
+        name = line_of(f"{part.command} {part.what}")
+        short_name = name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 3]}..."
+        done, left = sum(role.done for role in part.forecast.roles), part.forecast.left
+        row = [short_name, _STATES[part.state], f"{done:,}", *whole(left)[1:]]
+        rows.append(row + [money(part.forecast.left_usd.expected)] * has_cost)
+    headings += ["cost"] * has_cost
+    yield from columns(headings, rows, right=headings[2:])
+    yield from wrapped(
+        "Had: calls that are there already. Expected and at most: calls to come, and what is expected of "
+        "their cost."
+        if has_cost
+        else "Had: calls that are there already. Expected and at most: calls to come.",
+        "  ",
+    )
 
 
 def call_lines(told: DryRun) -> Iterator[str]:
@@ -65,7 +93,7 @@ def cost_lines(told: DryRun) -> Iterator[str]:
         return
     headings = [f"{'cost to come' if is_resumed(told) else 'cost':<16}", *_BOUNDS]
     label = "total known" if said.unpriced else "total"
-    rows.append([label, *map(dollars, three(said.left_usd))])
+    rows.append([label, *map(money, three(said.left_usd))])
     yield from columns(headings, rows, right=headings[1:])
     if said.unpriced:
         prices = " ".join(f"--price {role}=IN/OUT" for role in said.unpriced)
@@ -82,7 +110,7 @@ def _about_thinking(told: DryRun) -> str:
         "cannot be known before: it is not in what is expected. "
     )
     if said.thinking_usd:
-        text += f"Each 1,000 tokens of it in every reply add {dollars(said.thinking_usd)}. "
+        text += f"Each 1,000 tokens of it in every reply add {money(said.thinking_usd)}. "
     if told.plan.config.max_thinking_tokens is None:
         return text + "--max-thinking-tokens bounds it, and so the cost."
     return text + "At most knows it, by --max-thinking-tokens."
@@ -91,4 +119,4 @@ def _about_thinking(told: DryRun) -> str:
 def _money(role: RoleForecast) -> list[str]:
     if role.left_usd is None:
         return ["unknown"] * 3
-    return [dollars(usd) for usd in three(role.left_usd)]
+    return [money(usd) for usd in three(role.left_usd)]

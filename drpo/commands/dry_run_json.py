@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from drpo.choices import ModelChoice
-from drpo.commands.dry_run_facts import DryRun
+from drpo.commands.dry_run_facts import DryRun, Played
+from drpo.estimate.adding import Part, StudyForecast
 from drpo.estimate.forecast import Forecast
 from drpo.estimate.ranges import Range
 from drpo.estimate.roles import RoleForecast, RunForecast
@@ -17,7 +17,7 @@ from drpo.measuring.forecasting import MeasuringForecast
 def dry_run_json(told: DryRun) -> dict[str, Any]:
     """Plain JSON values: ranges as {least, expected, most}, most null where nothing bounds it."""
     said, config = told.forecast, told.plan.config
-    roles = {role.role: _role(role, told.plan.models) for role in said.roles}
+    roles = {role.role: _role(role, told.players) for role in said.roles}
     limits: dict[str, Any] = {}
     if config.max_calls is not None:
         limits["max_calls"] = {"limit": config.max_calls, "says": told.calls_verdict}
@@ -53,15 +53,34 @@ def _extent(said: RunForecast) -> dict[str, Any]:
     if isinstance(said, MeasuringForecast):
         rewards = {"responses": said.rewards, "had": said.recorded.rewards} if said.rewards else None
         return {"items": said.items, "reward_model": rewards}
+    if isinstance(said, StudyForecast):
+        return {"runs": [_part(part) for part in said.parts]}
     assert isinstance(said, Forecast)
     return {"levels": _range(said.levels), "searches": said.searches}
 
 
-def _role(role: RoleForecast, models: Mapping[Any, ModelChoice]) -> dict[str, Any]:
-    choice = models.get(role.role)
+def _part(part: Part) -> dict[str, Any]:
+    """One run of a study. name: of its directory, null where that is not known yet."""
+    said = part.forecast
     return {
-        "model": None if choice is None else choice.identity,
-        "chosen_by_drpo": choice is not None and choice.defaulted,
+        "run": part.what,
+        "command": part.command,
+        "name": part.name,
+        "state": part.state,
+        "recorded": sum(role.done for role in said.roles),
+        "calls": _range(said.calls),
+        "calls_to_come": _range(said.left),
+        "usd_to_come": _range(said.left_usd, whole=False),
+    }
+
+
+def _role(role: RoleForecast, players: Sequence[Played]) -> dict[str, Any]:
+    """models: more than one only in a study; then `model` is the first of them."""
+    choices = [one.choice for one in players if one.role == role.role]
+    return {
+        "model": choices[0].identity if choices else None,
+        "models": [choice.identity for choice in choices],
+        "chosen_by_drpo": any(choice.defaulted for choice in choices),
         "price": {name: value for name, value in asdict(role.tariff).items() if name != "listed"},
         "calls": _range(role.calls),
         "paper": role.paper,

@@ -7,6 +7,7 @@ import textwrap
 from collections.abc import Sequence
 
 from drpo.estimate.ranges import Range
+from drpo.money import dollars
 
 
 def wrapped(text: str, indent: str) -> list[str]:
@@ -44,8 +45,6 @@ def short(tokens: float | None) -> str:
     return f"{tokens:.0f}"
 
 
-def dollars(usd: float | None) -> str:
-    """$1.23; what is less than a cent is told to be so."""
-    if usd is None:
-        return "no limit"
-    return "<$0.01" if 0 < usd < 0.01 else f"${usd:,.2f}"
+def money(usd: float | None) -> str:
+    """A sum of dollars; None: nothing bounds it."""
+    return "no limit" if usd is None else dollars(usd)

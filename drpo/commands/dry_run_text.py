@@ -8,9 +8,9 @@ from typing import Any
 import click
 
 from drpo.commands.dry_run_facts import DryRun, Verdict
-from drpo.commands.dry_run_figures import call_lines, cost_lines, is_resumed, token_lines
+from drpo.commands.dry_run_figures import call_lines, cost_lines, is_resumed, part_lines, token_lines
 from drpo.commands.dry_run_json import dry_run_json
-from drpo.commands.dry_run_numbers import dollars, whole, wrapped
+from drpo.commands.dry_run_numbers import money, whole, wrapped
 from drpo.commands.dry_run_words import words_of
 from drpo.commands.setting_sources import Setting
 from drpo.commands.terminal import columns, print_json, safe, styled
@@ -44,7 +44,14 @@ def _lines(told: DryRun) -> Iterator[str]:
         yield from wrapped(said, "  ")
     yield from ("", f"run        {safe(str(told.path))}")
     yield f"           {_STATES[told.state].format(process=told.process)}"
-    for part in (_roles(told), call_lines(told), token_lines(told), cost_lines(told), _servers(told)):
+    for part in (
+        part_lines(told),
+        _roles(told),
+        call_lines(told),
+        token_lines(told),
+        cost_lines(told),
+        _servers(told),
+    ):
         lines = list(part)
         yield from ["", *lines] if lines else []
     yield ""
@@ -62,7 +69,7 @@ def _summary(told: DryRun) -> str:
     text = f"About {calls.expected:,.0f} calls{_still(told)} ({whole(calls)[0]} to {whole(calls)[2]})"
     priced = [role for role in said.roles if role.tariff.source not in ("free", "unknown")]
     if priced:
-        text += f" for {dollars(usd.expected)} ({dollars(usd.least)} to {dollars(usd.most)})"
+        text += f" for {money(usd.expected)} ({money(usd.least)} to {money(usd.most)})"
     elif not said.unpriced:
         text += ", free of charge"
     if said.unpriced:
@@ -83,9 +90,9 @@ def _roles(told: DryRun) -> Iterator[str]:
     plan = told.plan
     tariffs = {role.role: role.tariff for role in told.forecast.roles}
     rows: list[tuple[str, ...]] = []
-    for role, choice in plan.models.items():
-        chosen = " *" if choice.defaulted else ""
-        rows.append((role, safe(choice.identity) + chosen, _price(tariffs.get(role))))
+    for one in told.players:
+        chosen = " *" if one.choice.defaulted else ""
+        rows.append((one.role, safe(one.choice.identity) + chosen, _price(one.tariff)))
     if plan.embedder:
         price = _price(tariffs[EMBEDDER_ROLE]) if EMBEDDER_ROLE in tariffs else "free, on this machine"
         rows.append((EMBEDDER_ROLE, safe(plan.embedder), price))
@@ -147,7 +154,7 @@ def _limits(told: DryRun) -> Iterator[str]:
         before = f"{spent.spent_calls:,} were sent"
         yield f"--max-calls {config.max_calls:,}: {_verdict(told, verdict, before)}"
     if (verdict := told.usd_verdict) is not None:
-        before = f"${spent.spent_usd:.4f} was spent or set aside"
+        before = f"{money(spent.spent_usd)} was spent or set aside"
         yield f"--max-usd {config.max_usd:g}: {_verdict(told, verdict, before)}"
 
 

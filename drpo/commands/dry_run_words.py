@@ -1,4 +1,4 @@
-"""What differs between the dry runs of a search and of a measurement: what bounds mean, and limits."""
+"""What differs between the dry runs of a search, a measurement and a study: what bounds mean, and limits."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from drpo.commands.dry_run_facts import DryRun
 from drpo.commands.dry_run_numbers import whole
 from drpo.config import ExamplesConfig
+from drpo.estimate.adding import StudyForecast
 from drpo.estimate.forecast import Forecast
 from drpo.estimate.roles import Enough
 from drpo.measuring.forecasting import MeasuringForecast
@@ -34,6 +35,10 @@ _MEASURING_SUFFICES: Mapping[Enough, str] = {
     "will end early": f"less than the least; the command will end early, {_LATER}",
     "too little to begin": f"cannot pay for one call of each role: the command will end early, {_LATER}",
 }
+_STUDY_SUFFICES: Mapping[Enough, str] = {
+    **_MEASURING_SUFFICES,
+    "too little to begin": f"cannot pay for a single run: the command will end early, {_LATER}",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +56,20 @@ def words_of(told: DryRun) -> Words:
     """The words for this kind of run."""
     said = told.forecast
     if isinstance(said, MeasuringForecast):
+        what = "All answers are there" if _is_generate(told) else "This measurement has finished"
         return Words(
-            "This measurement has finished: nothing more would be sent.",
+            f"{what}: nothing more would be sent.",
             _measured(told, said),
             (*_measuring_legend(told, said), _FAILURES),
             _MEASURING_SUFFICES,
+        )
+    if isinstance(said, StudyForecast):
+        known = sum(part.name is not None for part in said.parts)
+        return Words(
+            "All runs of this study have finished: nothing more would be sent.",
+            f"Expected: {len(said.parts):,} runs, each as its own --dry-run would say it.",
+            tuple(_study_legend(len(said.parts) - known)),
+            _STUDY_SUFFICES,
         )
     assert isinstance(said, Forecast)
     return Words(
@@ -64,6 +78,16 @@ def words_of(told: DryRun) -> Words:
         _SEARCH_LEGEND,
         _SEARCH_SUFFICES,
     )
+
+
+def _study_legend(unknown: int) -> Iterator[str]:
+    if unknown:
+        yield (
+            f"{unknown:,} of the runs begin with what others have yet to find; how long that will be is "
+            "supposed. At least: those of one kind turn out to be the same run, wherever that can be."
+        )
+    yield "At least: every reply is readable. At most: every level there can be, every reply repaired."
+    yield _FAILURES
 
 
 def _searched(told: DryRun, said: Forecast) -> str:
@@ -75,10 +99,16 @@ def _searched(told: DryRun, said: Forecast) -> str:
 
 
 def _measured(told: DryRun, said: MeasuringForecast) -> str:
+    if _is_generate(told):
+        return f"Expected: {said.items:,} queries, equal ones asked once, answered as in {said.about}."
     kind = "queries" if "base" in told.plan.models else "questions to the judge"
     if "judge" not in told.plan.models:
         return f"Expected: {said.items:,} {kind}."
     return f"Expected: {said.items:,} {kind}, with replies as in {said.about}."
+
+
+def _is_generate(told: DryRun) -> bool:
+    return str(told.plan.identity["command"]) == "generate"
 
 
 def _measuring_legend(told: DryRun, said: MeasuringForecast) -> Iterator[str]:
@@ -89,6 +119,8 @@ def _measuring_legend(told: DryRun, said: MeasuringForecast) -> Iterator[str]:
     elif judged:
         yield "At least: every reply of the judge is readable."
         yield "At most: every one of them is asked for again, as --repairs allows."
+    if command == "generate":
+        yield "A query that does not fit the base model's context has no answer, and is not sent."
     if command != "audit-judge" and judged:
         yield "A query that does not fit the base model's context has no response, and nothing to be judged."
     if said.rewards:

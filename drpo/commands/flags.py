@@ -18,10 +18,9 @@ def run_flags(
     kind: type[RunConfig],
     *,
     as_json: str = "Print one JSON document.",
-    looks_ahead: bool = True,
 ) -> Callable[[F], F]:
-    """Adds --config, --json (`as_json` is its help), --quiet, --dry-run where the command can look ahead, and
-    a flag for each setting of `kind`."""
+    """Adds --config, --json (`as_json` is its help), --quiet, --dry-run and a flag for each setting of
+    `kind`."""
     options = [
         click.option(
             "--config",
@@ -31,10 +30,10 @@ def run_flags(
         ),
         click.option("--json", "as_json", is_flag=True, envvar="DRPO_JSON", help=as_json),
         click.option("--quiet", is_flag=True, envvar="DRPO_QUIET", help="No progress on stderr."),
+        click.option(
+            "--dry-run", is_flag=True, help="Print what it would do, take and cost, and send nothing."
+        ),
     ]
-    if looks_ahead:
-        said = "Print what it would do, take and cost, and send nothing."
-        options.append(click.option("--dry-run", is_flag=True, help=said))
 
     def decorate(function: F) -> F:
         function = settings_flags(kind)(function)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import click
 
 from drpo.commands.role_rows import clock
-from drpo.commands.terminal import dollars
 from drpo.events import Event, LevelDone, NodeMade, ProposalDropped
 from drpo.measured import COMMANDS
+from drpo.money import dollars
 from drpo.progress import UNITS, Snapshot
 
 

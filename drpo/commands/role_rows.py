@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from rich.text import Text
 
 from drpo.commands.change_lines import cut, one_line
-from drpo.commands.terminal import dollars
 from drpo.llm.base import ROLES
+from drpo.money import dollars
 from drpo.progress import RoleProgress, Snapshot
 
 LABEL = 10

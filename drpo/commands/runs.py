@@ -10,9 +10,10 @@ from typing import Any
 
 import click
 
-from drpo.commands.terminal import columns, dollars, line_of, print_json
+from drpo.commands.terminal import columns, line_of, print_json
 from drpo.commands.where import runs_folder
 from drpo.errors import InputError
+from drpo.money import dollars
 from drpo.run_file import RUN_NAME
 from drpo.run_list import RunEntry, list_runs
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from drpo.config import PUBLISHED, PUBLISHED_EXAMPLES, OptimizeConfig, RunConfig, flag
+from drpo.config import PUBLISHED, PUBLISHED_EXAMPLES, OptimizeConfig, RunConfig, flag, variable
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +38,9 @@ def settings_of(
             source = flag(name)
         elif by_preset and preset_given:
             source = f"--preset {chosen}"
-        elif f"DRPO_{name.upper()}" in environment and name != "roles":
-            source = f"DRPO_{name.upper()}"
-        elif name in in_file:
+        elif variable(name) in environment and name != "roles":
+            source = variable(name)
+        elif name.rstrip("_") in in_file:
             source = str(file)
         else:
             source = f"preset {chosen}" if by_preset else "default"

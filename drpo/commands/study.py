@@ -8,6 +8,8 @@ from typing import Any
 import click
 
 from drpo.api import environment
+from drpo.commands.dry_run_study import look_ahead_study
+from drpo.commands.dry_run_text import print_dry_run
 from drpo.commands.flags import run_flags
 from drpo.commands.running import run_with_signals, tell
 from drpo.commands.terminal import print_json, safe
@@ -24,8 +26,8 @@ from drpo.studies.table import markdown
 
 @click.command("study", epilog="Every flag is also a variable: --judge is DRPO_JUDGE.")
 @click.argument("which", type=click.Choice((*STUDIES, ALL)), metavar=f"[{'|'.join((*STUDIES, ALL))}]")
-@run_flags(StudyConfig, looks_ahead=False)
-def command(which: str, config: Path | None, as_json: bool, quiet: bool, **flags: Any) -> None:
+@run_flags(StudyConfig)
+def command(which: str, config: Path | None, as_json: bool, quiet: bool, dry_run: bool, **flags: Any) -> None:
     """Make one of the paper's tables, or all of them: a Markdown table, JSON and a plot.
 
     results: DRPO against its baselines (Table 1). transfer: prompts found for one model, used with another
@@ -39,6 +41,9 @@ def command(which: str, config: Path | None, as_json: bool, quiet: bool, **flags
     """
     env = environment()
     plan = study_plan(which, resolve(StudyConfig, flags, env, config), env)
+    if dry_run:
+        print_dry_run(look_ahead_study(plan, which, env, flags, config), as_json=as_json)
+        return
     if not quiet:
         _introduce(plan)
     told = (lambda said: None) if quiet else tell

@@ -90,13 +90,6 @@ def _columns_of(c: str) -> int:
     return 2 if unicodedata.east_asian_width(c) in "WF" else 1
 
 
-def dollars(usd: float) -> str:
-    """US dollars, small ones to a hundredth of a cent; what is less than that is never told as nothing."""
-    if 0 < usd < 0.00005:
-        return "<$0.0001"
-    return f"${usd:.4f}" if 0 < usd < 1 else f"${usd:,.2f}"
-
-
 def print_json(value: object) -> None:
     """One JSON document on stdout; escapes where the output cannot hold every character, and for what would
     drive a terminal."""

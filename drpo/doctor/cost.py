@@ -10,6 +10,7 @@ from drpo.doctor.endpoints import Answered
 from drpo.doctor.prepare import Prepared
 from drpo.errors import InputError
 from drpo.llm.base import Role, Usage
+from drpo.money import dollars
 from drpo.plan import Plan
 from drpo.tariffs import RoleTariff, read_prices, refuse_unpriced, tariffs_of
 
@@ -57,7 +58,7 @@ def own_checks(prepared: Prepared, answers: Sequence[Answered], facts: int, embe
     )
     usd = _usd(prepared, answers)
     if usd is not None:
-        said += f", ${usd:.4f}"
+        said += f", {dollars(usd)}"
     if facts:
         said += f"; {facts} questions to servers about themselves, which cost nothing"
     yield ok("requests", said)

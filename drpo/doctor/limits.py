@@ -14,6 +14,7 @@ from drpo.live import is_lasting
 from drpo.llm.base import Request
 from drpo.llm.metered import most_tokens
 from drpo.llm.spent import at_most_usd
+from drpo.money import dollars
 from drpo.plan import Plan
 from drpo.tariffs import RoleTariff
 
@@ -68,11 +69,12 @@ def _of_money(limit: float | None, said: Forecast, missing: Sequence[Request]) -
     if costs and all(usd is None or spent + usd > limit for usd in costs):
         least = min((usd for usd in costs if usd is not None), default=0.0)
         told = (
-            f"the budget of ${limit:g} is spent: ${spent:.4f} was, and the next request can cost ${least:.4f}"
+            f"the budget of ${limit:g} is spent: {dollars(spent)} was, and the next request can cost "
+            f"{dollars(least)}"
         )
         return told, "--max-usd"
     if said.usd_suffices(limit) in _CERTAIN:
-        had = f", ${spent:.4f} of which are spent," if spent else ""
+        had = f", {dollars(spent)} of which are spent," if spent else ""
         return f"the budget of ${limit:g}{had} will end the run early", "--max-usd"
     return None
 

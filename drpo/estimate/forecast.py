@@ -51,7 +51,7 @@ def forecast(
         found = _of_role(role, tariffs[role], batches, paper.get(role), recorded)
         roles.append(_with_single_requests(found, sizes[role], batches[0].calls, plan))
     if EMBEDDER_ROLE in tariffs:
-        roles.append(_of_embedder(plan, habits, tariffs[EMBEDDER_ROLE]))
+        roles.append(_of_embedder(plan, habits, tariffs[EMBEDDER_ROLE], finished=recorded.finished))
     config = plan.config
     examples = len(plan.inputs.examples.examples) if isinstance(config, ExamplesConfig) else 1
     return Forecast(
@@ -117,7 +117,7 @@ def _with_single_requests(role: RoleForecast, size: Size, first: Range, plan: Pl
     return replace(role, held_usd=held, thousand_usd=thousand)
 
 
-def _of_embedder(plan: Plan, habits: Habits, tariff: RoleTariff) -> RoleForecast:
+def _of_embedder(plan: Plan, habits: Habits, tariff: RoleTariff, *, finished: bool) -> RoleForecast:
     """Queries and examples are embedded in a batch each."""
     config = plan.config
     assert isinstance(config, ValidationConfig)
@@ -125,7 +125,7 @@ def _of_embedder(plan: Plan, habits: Habits, tariff: RoleTariff) -> RoleForecast
         [query.text for query in asked_of_base(plan.inputs, config)],
         [example.query for example in plan.inputs.examples.examples],
     ]
-    if not config.shots:
+    if not config.shots or finished:
         groups = []
     return embedder_forecast(groups, habits.characters_per_token, tariff)
 

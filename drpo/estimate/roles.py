@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -166,6 +166,37 @@ def priced(batches: Sequence[Batch], tariff: RoleTariff) -> Range | None:
     """What they cost together; None where no price is known."""
     found = [batch.usd(tariff) for batch in batches]
     return None if None in found else total(price for price in found if price is not None)
+
+
+def paid(tariff: RoleTariff, used: Usage) -> float:
+    """What recorded tokens came to, 0 where no price is known. By the first tier of the list: the price that
+    long prompts have is none for the sum of short ones."""
+    return replace(tariff, listed="").usd(used) or 0.0
+
+
+def with_recorded(
+    role: str, tariff: RoleTariff, batches: Sequence[Batch], recorded: Recorded, held_usd: float | None = None
+) -> RoleForecast:
+    """A role's share where what is left (`batches`) is known by the request: the whole is that and what is
+    recorded. held_usd: as in `RoleForecast`."""
+    left, left_usd = total(batch.calls for batch in batches), priced(batches, tariff)
+    done, used = recorded.calls.get(role, 0), recorded.usage.get(role, Usage())
+    reads = total(batch.calls.times(batch.prompt) for batch in batches)
+    writes = total(batch.calls.times(batch.completion) for batch in batches)
+    return RoleForecast(
+        role=role,
+        tariff=tariff,
+        calls=exactly(done) + left,
+        paper=None,
+        prompt_tokens=exactly(used.prompt_tokens) + reads,
+        completion_tokens=exactly(used.completion_tokens) + writes,
+        usd=None if left_usd is None else exactly(paid(tariff, used)) + left_usd,
+        done=done,
+        left=left,
+        left_usd=left_usd,
+        held_usd=held_usd,
+        thousand_usd=left.expected * 1_000 * tariff.output_usd / 1_000_000,
+    )
 
 
 def embedder_forecast(

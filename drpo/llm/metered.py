@@ -91,13 +91,32 @@ def most_tokens(request: Request) -> Usage | None:
 
 
 async def booked(ledger: Ledger, ticket: Ticket, ask: Callable[[], Awaitable[tuple[T, Usage]]]) -> T:
-    """What `ask` gives besides its usage, which goes into the books as the end of `ticket`."""
+    """What `ask` gives besides its usage, which goes into the books as the end of `ticket`: of a request for
+    embeddings, which whoever follows the calls is told of."""
+
+    def tell(ending: Ending, usage: Usage | None, usd: float | None, problem: str | None = None) -> None:
+        ledger.tell(
+            CallDone(
+                role=ticket.role,
+                model=ticket.model,
+                operation="embeddings",
+                began_s=ticket.began_s,
+                took_s=ledger.seconds_since(ticket),
+                ending=ending,
+                again=ticket.again,
+                usage=usage,
+                usd=usd,
+                problem=problem,
+            )
+        )
+
     try:
         answer, usage = await ask()
     except BaseException as error:
-        _end_with(ledger, ticket, error)
+        tell(_end_with(ledger, ticket, error), None, None, type(error).__name__)
         raise
-    ledger.answered(ticket, usage)
+    usd = ledger.answered(ticket, usage)
+    tell("answered", usage if usage.prompt_tokens else None, usd)
     return answer
 
 
