@@ -15,11 +15,10 @@ import pytest
 from tests.support.alignments import written_alignment
 from tests.support.bodies import drawn_bodies
 from tests.support.mock_openai import MockServer, Reply, error
-from tests.support.serving import Running, at, raw, serving
+from tests.support.serving import ASKING, Running, at, becomes, head, raw, serving
 from tests.support.streaming_upstream import StreamingUpstream
 from tests.support.streams import delta, stream
 
-ASKING: dict[str, Any] = {"model": "bees", "messages": [{"role": "user", "content": "Hello?"}]}
 JSON = {"Content-Type": "application/json"}
 SECRET = "client-5ecret"
 
@@ -50,12 +49,6 @@ async def ask(running: Running, body: Any = ASKING, **named: Any) -> tuple[int, 
     ):
         found = json.loads(await reply.read())
         return reply.status, found.get("error", found), reply.headers
-
-
-def head(length: int | str, *lines: str, path: str = "/v1/chat/completions") -> bytes:
-    told = [f"POST {path} HTTP/1.1", "Host: 127.0.0.1", "Content-Type: application/json"]
-    told += [f"Content-Length: {length}"] if length != "chunked" else ["Transfer-Encoding: chunked"]
-    return "\r\n".join([*told, *lines]).encode() + b"\r\n\r\n"
 
 
 REFUSED: list[tuple[Any, int, str]] = [
@@ -135,7 +128,13 @@ async def test_with_a_key_only_health_is_open(alignment: Path) -> None:
                 assert headers["WWW-Authenticate"] == "Bearer" and SECRET not in told["message"]
             root = running.url.removesuffix("/v1")
             async with aiohttp.ClientSession() as session:
-                for path, status in (("/health", 200), ("/metrics", 401), ("/v1/models", 401), ("/x", 401)):
+                for path, status in (
+                    ("/health", 200),
+                    ("/metrics", 401),
+                    ("/v1/models", 401),
+                    ("/openapi.json", 401),
+                    ("/x", 401),
+                ):
                     async with session.get(root + path) as reply:
                         assert reply.status == status, path
             assert upstream.requests == []
@@ -315,13 +314,7 @@ async def test_a_client_that_leaves_ends_its_request_to_the_model_within_a_secon
         await arrived.wait()
         assert upstream.in_air == 1
         writer.close()
-        await _until(lambda: upstream.in_air == 0)
-
-
-async def _until(condition: Any, timeout_s: float = 1.0) -> None:
-    async with asyncio.timeout(timeout_s):
-        while not condition():  # noqa: ASYNC110 what is waited for is the state of a peer
-            await asyncio.sleep(0.005)
+        await becomes(lambda: upstream.in_air == 0)
 
 
 async def test_a_client_that_leaves_in_the_middle_of_a_stream_ends_it_at_the_model(alignment: Path) -> None:
@@ -336,7 +329,7 @@ async def test_a_client_that_leaves_in_the_middle_of_a_stream_ends_it_at_the_mod
         await reader.readuntil(b"word")
         assert upstream.streams == 1
         writer.transport.abort()
-        await _until(lambda: upstream.streams == 0)
+        await becomes(lambda: upstream.streams == 0)
         assert upstream.abandoned == 1
 
 
@@ -349,7 +342,7 @@ async def test_a_reader_who_does_not_read_is_cut_off_and_the_model_let_go(alignm
         reader, writer = await asyncio.open_connection("127.0.0.1", running.port, limit=2**16)
         writer.write(head(len(body)) + body)
         await reader.readuntil(b"word")
-        await _until(lambda: upstream.streams == 0, 8.0)
+        await becomes(lambda: upstream.streams == 0, 8.0)
         writer.transport.abort()
 
 
@@ -370,7 +363,7 @@ async def test_more_than_may_be_in_work_are_told_to_come_again(alignment: Path) 
         assert (status, told["code"], headers["Retry-After"]) == (503, "overloaded", "1")
         first.cancel()
         await asyncio.gather(first, return_exceptions=True)
-        await _until(lambda: upstream.in_air == 0)
+        await becomes(lambda: upstream.in_air == 0)
         upstream.handler = lambda model, body: "An answer."
         assert (await ask(running))[0] == 200
 

@@ -36,8 +36,9 @@ def command(alignments: tuple[str, ...], config: Path | None, **flags: Any) -> N
 
     ALIGNMENT is a run, an alignment file, none or urial, and is served under its own name or under NAME;
     there may be several. Routes: /v1/chat/completions and /v1/completions (whose prompt is the query),
-    streaming or not, /v1/models, /health, /metrics. The examples are chosen for the first turn of a chat and
-    kept. Ctrl-C or SIGTERM ends the server once its running answers have ended.
+    streaming or not, /v1/models, /health, /metrics; /openapi.json describes them. The examples are chosen
+    for the first turn of a chat and kept. Ctrl-C or SIGTERM ends the server once its running answers have
+    ended.
     """
     if missing := [name for name in _PACKAGES if importlib.util.find_spec(name) is None]:
         raise InputError(f"drpo serve needs {missing[0]}: pip install 'drpo[serve]'")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from typing import Any
 
@@ -16,6 +17,7 @@ from drpo.serving.door import App, Door, Receive, Scope, Send, refuse
 from drpo.serving.errors import Refusal
 from drpo.serving.metrics import CONTENT_TYPE
 from drpo.serving.models import served_by_name
+from drpo.serving.openapi import PATH, document
 from drpo.serving.replies import model_json, models_json
 from drpo.serving.requests import read_chat, read_completion
 
@@ -25,6 +27,9 @@ _JSON = "application/json"
 def application(desk: Desk, door: Door) -> App:
     """The whole server as an ASGI application."""
     created = int(time.time())
+    takes_system = any(served.client_system != "refuse" for served in desk.models.values())
+    described = document(list(desk.models), desk.bounds, keyed=door.keyed, takes_system=takes_system)
+    openapi_json = json.dumps(described).encode("ascii")
 
     async def health(request: Request) -> Response:
         return Response(b'{"status": "ok"}', media_type=_JSON)
@@ -39,6 +44,9 @@ def application(desk: Desk, door: Door) -> App:
         served = served_by_name(desk.models, request.path_params["name"])
         return Response(model_json(served.name, created), media_type=_JSON)
 
+    async def openapi(request: Request) -> Response:
+        return Response(openapi_json, media_type=_JSON)
+
     chat = Completions("chat", read_chat, desk)
     completion = Completions("completions", read_completion, desk)
     inner = Starlette(
@@ -49,6 +57,7 @@ def application(desk: Desk, door: Door) -> App:
             Route("/v1/models/{name:path}", model),
             Route("/health", health),
             Route("/metrics", metrics),
+            Route(PATH, openapi),
         ],
         exception_handlers={HTTPException: _told, Refusal: _told},
     )
@@ -80,5 +89,5 @@ def _of_route(error: Exception) -> Refusal:
     headers = tuple((error.headers or {}).items())
     if error.status_code == 405:
         return Refusal(405, "this address takes another method", code="method_not_allowed", headers=headers)
-    message = "there is nothing at this address; see /v1/chat/completions, /v1/completions and /v1/models"
+    message = "there is nothing at this address; see " + PATH
     return Refusal(error.status_code, message, code="unknown_url", headers=headers)

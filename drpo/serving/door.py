@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import hmac
 import ipaddress
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from drpo.serving.errors import ClientLeft, Refusal
@@ -18,6 +20,8 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
+WHOLE = "drpo.whole"
+"""In the scope of a request whose body has come to its end: nothing of it is waited for."""
 _THROWN_AWAY = 8_000_000
 """Bytes of a body too long that are read and thrown away, so that its sender comes to read the answer."""
 
@@ -36,6 +40,11 @@ class Door:
 
     def __init__(self, api_key: str | None) -> None:
         self._digest = None if api_key is None else _digest(api_key.encode())
+
+    @property
+    def keyed(self) -> bool:
+        """Whether clients need a key."""
+        return self._digest is not None
 
     def check(self, scope: Scope) -> None:
         """Raise Refusal for whom it does not let in."""
@@ -78,7 +87,7 @@ async def read_body(scope: Scope, receive: Receive, bounds: Bounds) -> bytes:
     parts: list[bytes] = []
     size, more = 0, True
     try:
-        async with asyncio.timeout(bounds.request_s):
+        async with contextlib.nullcontext() if scope.get(WHOLE) else asyncio.timeout(bounds.request_s):
             while more:
                 message = await receive()
                 if message["type"] == "http.disconnect":
@@ -120,6 +129,7 @@ def is_loopback(host: str) -> bool:
         return host.lower() == "localhost"
 
 
+@lru_cache(maxsize=64)
 def _is_address(host: bytes) -> bool:
     name = host.decode("latin-1").strip()
     if name.startswith("["):

@@ -12,42 +12,8 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from drpo.llm.wire import valid_unicode
+from drpo.serving import fields
 from drpo.serving.errors import Refusal
-
-MOST_MESSAGES = 2048
-MOST_STOPS = 4
-MOST_CHOICES = 128
-_SEEDS = 2**63
-_SAMPLING = {"temperature", "top_p", "max_tokens", "stop", "seed", "n", "stream", "stream_options"}
-# What OpenAI's clients send along and what changes no answer here.
-_IGNORED = {
-    *("user", "metadata", "store", "service_tier", "safety_identifier", "parallel_tool_calls"),
-    *("prompt_cache_key", "prompt_cache_retention"),
-}
-# What this server cannot do, and the values that ask for nothing.
-_NEUTRAL: dict[str, tuple[Any, ...]] = {
-    "tools": ([],),
-    "tool_choice": ("none", "auto"),
-    "functions": ([],),
-    "function_call": ("none", "auto"),
-    "response_format": ({"type": "text"},),
-    "top_logprobs": (0,),
-    "logit_bias": ({},),
-    "presence_penalty": (0,),
-    "frequency_penalty": (0,),
-    **dict.fromkeys(("audio", "prediction", "reasoning_effort", "verbosity", "web_search_options"), ()),
-    "modalities": (["text"],),
-}
-_NEUTRAL_CHAT = {**_NEUTRAL, "logprobs": (False,)}
-_NEUTRAL_TEXT: dict[str, tuple[Any, ...]] = {
-    "logprobs": (),
-    "echo": (False,),
-    "suffix": ("",),
-    "best_of": (1,),
-    **{name: _NEUTRAL[name] for name in ("logit_bias", "presence_penalty", "frequency_penalty")},
-}
-_CHAT_FIELDS = {"model", "messages", "max_completion_tokens", *_SAMPLING}
-_TEXT_FIELDS = {"model", "prompt", *_SAMPLING}
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +53,7 @@ class Asking:
 def read_object(raw: bytes) -> dict[str, Any]:
     """The JSON object in a body. Raises Refusal."""
     try:
-        value = json.loads(raw.decode("utf-8"), parse_constant=_no_number)
+        value = _DECODER.decode(raw.decode("utf-8"))
     except (ValueError, RecursionError):
         raise Refusal(400, "the body is not JSON in UTF-8, or too deeply nested") from None
     if not isinstance(value, dict):
@@ -97,13 +63,13 @@ def read_object(raw: bytes) -> dict[str, Any]:
 
 def read_chat(body: dict[str, Any]) -> Asking:
     """A request to /v1/chat/completions. Raises Refusal naming the field."""
-    _refuse_fields(body, _CHAT_FIELDS, _NEUTRAL_CHAT)
+    _refuse_fields(body, fields.CHAT_FIELDS, fields.NEUTRAL_CHAT)
     model, wanted = _model(body), _wanted(body)
     messages = body.get("messages")
     if not isinstance(messages, list) or not messages:
         _wrong("messages", "a list with at least one message", messages)
-    if len(messages) > MOST_MESSAGES:
-        message = f"messages: expected at most {MOST_MESSAGES}, came {len(messages)}"
+    if len(messages) > fields.MOST_MESSAGES:
+        message = f"messages: expected at most {fields.MOST_MESSAGES}, came {len(messages)}"
         raise Refusal(400, message, "messages", "array_above_max_length")
     said = [_message(item, f"messages[{number}]") for number, item in enumerate(messages)]
     system = [text for role, text in said if role == "system"]
@@ -119,7 +85,7 @@ def read_chat(body: dict[str, Any]) -> Asking:
 
 def read_completion(body: dict[str, Any]) -> Asking:
     """A request to /v1/completions, whose prompt is the query. Raises Refusal naming the field."""
-    _refuse_fields(body, _TEXT_FIELDS, _NEUTRAL_TEXT)
+    _refuse_fields(body, fields.TEXT_FIELDS, fields.NEUTRAL_TEXT)
     model, wanted = _model(body), _wanted(body)
     prompt = body.get("prompt")
     if isinstance(prompt, list) and len(prompt) == 1 and isinstance(prompt[0], str):
@@ -131,13 +97,13 @@ def read_completion(body: dict[str, Any]) -> Asking:
 
 def _refuse_fields(body: dict[str, Any], known: Collection[str], neutral: dict[str, tuple[Any, ...]]) -> None:
     for name, value in body.items():
-        if name in known or name in _IGNORED:
+        if name in known or name in fields.IGNORED:
             continue
         shown = valid_unicode(name)[:80]
         if name not in neutral:
             message = f"Unrecognized request argument supplied: {shown}"
             raise Refusal(400, message, shown, "unknown_parameter")
-        if value is not None and value not in neutral[name]:
+        if not fields.asks_for_nothing(value, neutral[name]):
             message = f"{shown}: this server does not do that; leave it out"
             raise Refusal(400, message, shown, "unsupported_parameter")
 
@@ -153,43 +119,47 @@ def _wanted(body: dict[str, Any]) -> Wanted:
     stream = body.get("stream")
     if stream is not None and not isinstance(stream, bool):
         _wrong("stream", "true or false", stream)
-    n = _whole(body, "n", 1, MOST_CHOICES)
+    n = _whole(body, "n")
     if stream and n not in (None, 1):
         message = "n: a stream has one choice; leave n out, or stream"
         raise Refusal(400, message, "n", "unsupported_value")
     return Wanted(
-        temperature=_number(body, "temperature", 0, 2),
-        top_p=_number(body, "top_p", 0, 1),
+        temperature=_number(body, "temperature"),
+        top_p=_number(body, "top_p"),
         max_tokens=_longest(body),
         stop=_stops(body.get("stop")),
-        seed=_whole(body, "seed", -_SEEDS, _SEEDS - 1),
+        seed=_whole(body, "seed"),
         n=n or 1,
         stream=bool(stream),
         include_usage=_include_usage(body.get("stream_options"), bool(stream)),
     )
 
 
-def _number(body: dict[str, Any], name: str, least: float, most: float) -> float | None:
+def _number(body: dict[str, Any], name: str) -> float | None:
     value = body.get(name)
     if value is None:
         return None
+    least, most = fields.NUMBERS[name]
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= most:
         _wrong(name, f"a number from {least:g} to {most:g}", value)
     return float(value)
 
 
-def _whole(body: dict[str, Any], name: str, least: int, most: int) -> int | None:
+def _whole(body: dict[str, Any], name: str) -> int | None:
     value = body.get(name)
     if value is None:
         return None
+    least, most = fields.WHOLE_NUMBERS[name]
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
         _wrong(name, f"a whole number from {least} to {most}", value)
     return value
 
 
 def _longest(body: dict[str, Any]) -> int | None:
-    old = _whole(body, "max_tokens", 1, 2**31 - 1)
-    new = _whole(body, "max_completion_tokens", 1, 2**31 - 1)
+    old = _whole(body, "max_tokens")
+    new = _whole(body, "max_completion_tokens")
     if old is not None and new is not None:
         message = "max_tokens and max_completion_tokens mean the same here; give one of them"
         raise Refusal(400, message, "max_tokens", "invalid_value")
@@ -202,17 +172,17 @@ def _stops(value: Any) -> tuple[str, ...]:
     given = [value] if isinstance(value, str) else value
     if (
         not isinstance(given, list)
-        or len(given) > MOST_STOPS
+        or len(given) > fields.MOST_STOPS
         or not all(isinstance(text, str) and text for text in given)
     ):
-        _wrong("stop", f"a text or up to {MOST_STOPS} of them, none empty", value)
+        _wrong("stop", f"a text or up to {fields.MOST_STOPS} of them, none empty", value)
     return tuple(valid_unicode(text) for text in given)
 
 
 def _include_usage(options: Any, stream: bool) -> bool:
     if options is None:
         return False
-    if not isinstance(options, dict) or set(options) - {"include_usage", "include_obfuscation"}:
+    if not isinstance(options, dict) or set(options) - set(fields.STREAM_OPTIONS):
         _wrong("stream_options", 'an object such as {"include_usage": true}', options)
     if not stream:
         raise Refusal(400, "stream_options: of use with stream only", "stream_options", "invalid_value")
@@ -227,24 +197,22 @@ def _message(item: Any, where: str) -> tuple[str, str]:
     if not isinstance(item, dict):
         _wrong(where, "an object with role and content", item)
     role = item.get("role")
-    if role == "developer":
-        role = "system"
-    if role not in ("system", "user", "assistant"):
+    if role not in fields.ROLES:
         _wrong(f"{where}.role", "system, developer, user or assistant (tools are not taken)", role)
-    if item.get("tool_calls") or item.get("function_call"):
-        message = f"{where}: this server knows no tools"
-        raise Refusal(400, message, where, "unsupported_parameter")
+    for name, neutral in fields.NEUTRAL_MESSAGE.items():
+        if not fields.asks_for_nothing(item.get(name), neutral):
+            raise Refusal(400, f"{where}.{name}: this server knows no tools", where, "unsupported_parameter")
     content = item.get("content")
     if isinstance(content, list):
         content = "\n".join(_part(part, f"{where}.content[{number}]") for number, part in enumerate(content))
     if not isinstance(content, str):
         _wrong(f"{where}.content", "a text, or a list of text parts", content)
-    return role, valid_unicode(content)
+    return "system" if role == "developer" else role, valid_unicode(content)
 
 
 def _part(part: Any, where: str) -> str:
     kind = part.get("type") if isinstance(part, dict) else None
-    if kind not in ("text", "refusal"):
+    if kind not in fields.PARTS:
         _wrong(where, "a part of type text (images, sound and files are not taken)", part)
     text = part.get(kind)
     if not isinstance(text, str):
@@ -289,3 +257,6 @@ def _kind(value: Any) -> str:
 
 def _no_number(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_no_number)  # json.loads would make one for each body

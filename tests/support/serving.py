@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,8 @@ from drpo.config_use import ServeConfig
 from drpo.serving.plan import client_key, serve_plans
 from drpo.serving.running import listen, serve, url_of
 from drpo.settings import resolve
+
+ASKING: dict[str, Any] = {"model": "bees", "messages": [{"role": "user", "content": "Hello?"}]}
 
 
 class Running:
@@ -76,3 +78,17 @@ async def raw(port: int, *parts: bytes, timeout_s: float = 10.0) -> bytes:
         writer.close()
         with contextlib.suppress(ConnectionError):
             await writer.wait_closed()
+
+
+def head(length: int | str, *lines: str, path: str = "/v1/chat/completions") -> bytes:
+    """The head of a request with a body. length: "chunked" where it is not told."""
+    told = [f"POST {path} HTTP/1.1", "Host: 127.0.0.1", "Content-Type: application/json"]
+    told += [f"Content-Length: {length}"] if length != "chunked" else ["Transfer-Encoding: chunked"]
+    return "\r\n".join([*told, *lines]).encode() + b"\r\n\r\n"
+
+
+async def becomes(condition: Callable[[], object], timeout_s: float = 1.0) -> None:
+    """Returns once this holds of a peer; fails where it does not within the time."""
+    async with asyncio.timeout(timeout_s):
+        while not condition():  # noqa: ASYNC110 what is waited for is the state of a peer
+            await asyncio.sleep(0.005)
