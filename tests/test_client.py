@@ -44,11 +44,14 @@ async def connections() -> AsyncIterator[Connections]:
 Make = Callable[..., OpenAIClient]
 
 
-@pytest.fixture
-def make(server: MockServer, connections: Connections) -> Make:
+@pytest.fixture(params=["sdk", "lean"])
+def make(server: MockServer, connections: Connections, request: pytest.FixtureRequest) -> Make:
+    """Both ways of asking must come to the same."""
+    lean = request.param == "lean"
+
     def make(url: str = "", key: str | None = KEY, timeout_s: float = 30.0, **options: Any) -> OpenAIClient:
         endpoint = Endpoint(url or server.url, key)
-        return OpenAIClient(connections, endpoint, "wire-name", timeout_s=timeout_s, **options)
+        return OpenAIClient(connections, endpoint, "wire-name", timeout_s=timeout_s, lean=lean, **options)
 
     return make
 

@@ -64,6 +64,7 @@ class OpenAIClient:
         self._text_url = f"{endpoint.shown.rstrip('/')}/completions"
         self._params = dict(parse_qsl(urlsplit(endpoint.url).query))
         self._options: Any = None
+        self._heads: dict[bool, bytes] = {}
 
     async def complete(self, request: Request) -> Completion:
         began_s = time.monotonic()
@@ -103,34 +104,51 @@ class OpenAIClient:
         return self._read(request, body, response.content, response.headers)
 
     async def _ask_leanly(self, request: Request) -> Completion | DrpoError:
-        import aiohttp
         import httpx2
 
         body = body_of(request, self._model_name)
-        bound = aiohttp.ClientTimeout(total=self._timeout_s, sock_connect=_CONNECT_S)
         try:
-            async with self._post(request, body, bound, "application/json") as reply:
-                raw = await reply.read()
+            pool = self._connections.pool(self._endpoint)
+            if pool is None:
+                return await self._ask(request)
+            reply = await pool.post(self._head(request), encoded(body), self._timeout_s)
         except TimeoutError:
             return self._transient(request, f"no complete answer within {self._timeout_s:g} s", 504)
-        except (aiohttp.ClientError, httpx2.HTTPError, OSError) as err:
+        except (httpx2.HTTPError, httpx2.InvalidURL, OSError) as err:
             return self._unconnected(request, err)
         if reply.status == 200:
-            return self._read(request, body, raw, reply.headers)
-        meant = self._fault(request, body, read_fault(_json_or_text(raw), reply.status), reply.headers)
+            return self._read(request, body, reply.body, reply.headers)
+        meant = self._fault(request, body, read_fault(_json_or_text(reply.body), reply.status), reply.headers)
         return replace(meant, turned_away=True) if isinstance(meant, Completion) else meant
+
+    def _head(self, request: Request) -> bytes:
+        """Of a request to the pool: the same for all of a kind."""
+        chat = request.prompt is None
+        if (head := self._heads.get(chat)) is None:
+            import httpx2
+
+            from drpo.llm.pool import head_of
+
+            url = httpx2.URL(self._chat_url if chat else self._text_url, params=self._params or None)
+            # Not compressed: who unpacks what a server sends must bound what comes of it.
+            headers = {**self._headers("application/json"), "Accept-Encoding": "identity"}
+            head = self._heads[chat] = head_of(url, headers)
+        return head
+
+    def _headers(self, accept: str) -> dict[str, str]:
+        headers = {"Content-Type": "application/json", "Accept": accept}
+        if known := self._endpoint.authorization:
+            headers["Authorization"] = known
+        return headers
 
     def _post(
         self, request: Request, body: dict[str, object], timeout: aiohttp.ClientTimeout, accept: str
     ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
         """The request on aiohttp alone."""
-        headers = {"Content-Type": "application/json", "Accept": accept}
-        if known := self._endpoint.authorization:
-            headers["Authorization"] = known
         return self._connections.session(self._endpoint).post(
             self._chat_url if request.prompt is None else self._text_url,
             data=encoded(body),
-            headers=headers,
+            headers=self._headers(accept),
             params=self._params or None,
             timeout=timeout,
             allow_redirects=False,

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     import aiohttp
     import openai
 
+    from drpo.llm.pool import Pool
+
 _HEADERS_LEFT_OUT = (
     *(
         f"X-Stainless-{name}"
@@ -49,6 +51,7 @@ class Connections:
     def __init__(self) -> None:
         self._clients: dict[tuple[asyncio.AbstractEventLoop, Endpoint], openai.AsyncOpenAI] = {}
         self._sessions: dict[tuple[asyncio.AbstractEventLoop, Endpoint], aiohttp.ClientSession] = {}
+        self._pools: dict[tuple[asyncio.AbstractEventLoop, Endpoint], Pool | None] = {}
 
     def client(self, endpoint: Endpoint) -> openai.AsyncOpenAI:
         """The client of `endpoint` for the running event loop; it belongs to this object, who closes it."""
@@ -68,9 +71,29 @@ class Connections:
             session = self._sessions[key] = new_session(httpx2.URL(endpoint.shown))
         return session
 
+    def pool(self, endpoint: Endpoint) -> Pool | None:
+        """What gives whole answers at the least cost, else as `client`. None where the way to the endpoint
+        leads through a proxy. Raises httpx2's errors for a URL that is none."""
+        key = (asyncio.get_running_loop(), endpoint)
+        if key not in self._pools:
+            import httpx2
+
+            from drpo.llm.pool import Pool
+            from drpo.llm.transport import environment_proxy
+
+            url = httpx2.URL(endpoint.shown)
+            context = httpx2.create_ssl_context() if url.scheme == "https" else None
+            through = environment_proxy(url.scheme, url.host)
+            self._pools[key] = Pool(url, context) if through is None else None
+        return self._pools[key]
+
     async def aclose(self) -> None:
         """Close what was opened on the running event loop. May be called twice."""
         loop = asyncio.get_running_loop()
+        for key in [key for key in self._pools if key[0] is loop or key[0].is_closed()]:
+            pool = self._pools.pop(key)
+            if pool is not None and key[0] is loop:
+                pool.close()
         for key in [key for key in self._sessions if key[0] is loop or key[0].is_closed()]:
             session = self._sessions.pop(key)
             if key[0] is loop:

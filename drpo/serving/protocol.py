@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from drpo.serving.door import WHOLE
 from drpo.serving.errors import BUSY_RETRY_S, Refusal
 
 ON_LEFT = "drpo.on_left"
@@ -76,9 +77,10 @@ class _Bounded(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._lingers:
             return
+        super().data_received(data)
+        # Most heads come in one piece, and need no timer.
         if self._head_timer is None and (self.cycle is None or self.cycle.response_complete):
             self._await_head()
-        super().data_received(data)
         if self._in_head:
             self._head_bytes += len(data)
             if self._head_bytes > LONGEST_HEAD:
@@ -94,9 +96,16 @@ class _Bounded(HttpToolsProtocol):
         self._end_head_timer()
         before = self.cycle
         super().on_headers_complete()
+        if self.cycle is not None and self.scope["method"] == "POST":  # else there may be nothing but a head
+            self.cycle.transport = cast("asyncio.Transport", _Joining(self.transport))
         self._earlier = [
             one for one in (*self._earlier, before) if one is not None and not one.response_complete
         ]
+
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        if self.cycle is not None:
+            self.cycle.scope[WHOLE] = True  # type: ignore[literal-required]  # not of the ASGI standard
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
@@ -153,7 +162,7 @@ class _Bounded(HttpToolsProtocol):
         """Answer below the application, and close. An answer that has begun is not written into."""
         if self.transport.is_closing() or self._lingers:
             return
-        if self.cycle is None or self.cycle.response_complete:
+        if self.cycle is None or self.cycle.response_complete or self._took_over():
             body = refusal.as_json()
             lines = [f"HTTP/1.1 {refusal.status} {phrase}", "content-type: application/json"]
             lines += [f"content-length: {len(body)}", "connection: close"]
@@ -161,6 +170,17 @@ class _Bounded(HttpToolsProtocol):
                 lines.append(f"retry-after: {refusal.retry_after_s:.0f}")
             self.transport.write("\r\n".join(lines).encode("ascii") + b"\r\n\r\n" + body)
         self._linger()
+
+    def _took_over(self) -> bool:
+        """Whether the request whose body is still coming is no longer answered by the application."""
+        cycle = self.cycle
+        if cycle is None or not cycle.more_body or cycle.response_started:
+            return False
+        if not all(one.response_complete for one in self._earlier):
+            return False
+        cycle.disconnected = True
+        cycle.message_event.set()
+        return True
 
     def _linger(self) -> None:
         """Close once the other side has had the time to read: closing on bytes that were not read would take
@@ -171,3 +191,29 @@ class _Bounded(HttpToolsProtocol):
         if self.transport.can_write_eof():
             self.transport.write_eof()
         self.loop.call_later(_LINGER_S, self.transport.close)
+
+
+class _Joining:
+    """The transport of one answer with a body: its head goes out with the first of the body. Each write by
+    itself would be a call of the system, a packet, and a turn of the client's loop."""
+
+    __slots__ = ("_head", "_transport", "_wrote")
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport, self._head, self._wrote = transport, b"", False
+
+    def write(self, data: bytes) -> None:
+        if not self._wrote and not data.startswith(b"HTTP/1.1 100 "):
+            self._head, self._wrote = data, True
+            return
+        if self._head:
+            data, self._head = self._head + data, b""
+        self._transport.write(data)
+
+    def close(self) -> None:
+        if self._head:
+            self.write(b"")
+        self._transport.close()
+
+    def is_closing(self) -> bool:
+        return self._transport.is_closing()
