@@ -70,6 +70,16 @@ def shipped_safety() -> Path:
     return resource_folder("seeds") / "safety.jsonl"
 
 
+def shipped_rewriting() -> Path:
+    """120 queries that are vague, badly put or unsafe, and some that are good as they are."""
+    return resource_folder("seeds") / "rewriting.jsonl"
+
+
+def shipped_rewriting_heldout() -> Path:
+    """100 more of them, on other subjects, to measure rewriters on."""
+    return resource_folder("seeds") / "rewriting_heldout.jsonl"
+
+
 def shipped_examples() -> Path:
     """The 16 examples with improved responses."""
     return resource_folder("icl_examples") / "improved.jsonl"

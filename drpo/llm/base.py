@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
 
 ChatRole = Literal["system", "user", "assistant"]
-Role = Literal["base", "optimizer", "evaluator", "selector", "against", "judge"]
-"""Who is asked. against: the base model of the other side of a comparison, where it is another one."""
-ROLES: tuple[Role, ...] = ("base", "optimizer", "evaluator", "selector", "against", "judge")
+Role = Literal["base", "optimizer", "evaluator", "selector", "against", "judge", "rewriter"]
+"""Who is asked. against: the base model of the other side of a comparison, where it is another one. rewriter:
+who puts a user's query in other words before the base model reads it."""
+ROLES: tuple[Role, ...] = ("base", "optimizer", "evaluator", "selector", "against", "judge", "rewriter")
 SEARCH_ROLES: tuple[Role, ...] = ROLES[:4]
 
 

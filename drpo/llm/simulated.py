@@ -1,9 +1,10 @@
 """Simulated models for `--model demo`: a small world in which a better prompt makes better responses.
 
 Nothing is known here but the request: the base model reads the system prompt, shots and query, the evaluator
-reads the response it is shown, the optimizer reads the evaluation, the judge reads what it is to compare.
-Every reply is a function of the world and
-the request, on every machine alike. Figures from these models say nothing about real ones.
+reads the response it is shown, the optimizer reads the evaluation, or the two responses of a preference pair,
+the judge reads what it is to compare, the rewriter reads the query it is to put in other words.
+Every reply is a function of the world and the request, on every machine alike. Figures from these models say
+nothing about real ones.
 """
 
 from __future__ import annotations
@@ -13,21 +14,40 @@ import json
 from collections.abc import Callable
 from typing import assert_never
 
+from drpo.errors import InputError
 from drpo.llm.base import Choice, Completion, Request, Usage
-from drpo.llm.world import reading
+from drpo.llm.world import reading, rewriting
 from drpo.llm.world.arbiter import Arbiter
 from drpo.llm.world.criticism import wishes_of
 from drpo.llm.world.damage import damaged
 from drpo.llm.world.editing import Task, propose
 from drpo.llm.world.judging import judge, rationale_of, score_of
 from drpo.llm.world.mending import mend
+from drpo.llm.world.pairs import PreferencePair, preference_pairs
 from drpo.llm.world.responding import Readings, respond
 from drpo.llm.world.responses import read_response
 from drpo.llm.world.selecting import choose, explain
 from drpo.llm.world.settings import Dice, Latency, World
-from drpo.llm.world.truth import best_known_prompt, expected_reward, true_reward
+from drpo.llm.world.truth import (
+    best_known_prompt,
+    expected_reward,
+    true_reward,
+    true_reward_of_rewrite,
+)
 
-__all__ = ["Latency", "SimulatedLLM", "World", "best_known_prompt", "expected_reward", "true_reward"]
+__all__ = [
+    "Latency",
+    "PreferencePair",
+    "SimulatedLLM",
+    "World",
+    "best_known_prompt",
+    "expected_reward",
+    "preference_pairs",
+    "true_reward",
+    "true_reward_of_rewrite",
+]
+
+_NO_REWRITE = "I have read the query. It could be put in many ways, so I would rather leave that to you."
 
 _CHARACTERS_PER_TOKEN = 4  # about what English text comes to
 _SERVED_AS = "simulated"
@@ -65,6 +85,8 @@ class SimulatedLLM:
                 return self._optimizer(request)
             case "judge":
                 return self._judge(request)
+            case "rewriter":
+                return self._rewriter(request)
             case _:
                 assert_never(request.role)
 
@@ -126,13 +148,54 @@ class SimulatedLLM:
 
         return answer
 
-    def _perhaps_damaged(self, request: Request, reply: str, dice: Dice) -> Reply:
+    def _perhaps_damaged(self, request: Request, reply: str, dice: Dice, *words: str) -> Reply:
         if not reading.is_repair(request) and dice.chance(self.world.damage, "damaged"):
-            return damaged(reply, dice)
+            return damaged(reply, dice, *words)
         return reply, "stop"
+
+    def _rewriter(self, request: Request) -> Callable[[str], Reply]:
+        parts = reading.take_apart(request)
+        if "query" not in parts.fenced:
+            raise InputError(
+                "simulated rewriter: found no part marked <query-...> in the request. It plays the templates"
+                " improve.j2 and prompter.j2; apply.j2 is for trained models, so name one to rewrite with"
+            )
+        query = parts.text("query", "rewriter")
+        if not reading.wants_rewrite_as_json(parts):
+            return lambda sample: (
+                rewriting.prompter(self.world, query, self._dice(request, sample)),
+                "stop",
+            )
+        bold = reading.is_bold(parts)
+
+        def improved(sample: str) -> Reply:
+            dice = self._dice(request, sample)
+            changes, new = rewriting.improve(self.world, query, bold, dice)
+            reply = _json({"changes": changes, "rewritten_query": new})
+            return self._perhaps_damaged(request, reply, dice, "rewrite", _NO_REWRITE)
+
+        return improved
+
+    def _builder(self, request: Request, parts: reading.Parts) -> Callable[[str], Reply]:
+        pair = rewriting.Pair(
+            parts.text("instruction", "optimizer"),
+            parts.text("good-response", "optimizer"),
+            parts.text("bad-response", "optimizer"),
+            parts.fenced.get("protected", ()),
+        )
+
+        def built(sample: str) -> Reply:
+            dice = self._dice(request, sample)
+            comparison, new = rewriting.build(self.world, pair, dice)
+            reply = _json({"comparison": comparison, "optimized_instruction": new})
+            return self._perhaps_damaged(request, reply, dice, "comparison", _NO_REWRITE)
+
+        return built
 
     def _optimizer(self, request: Request) -> Callable[[str], Reply]:
         parts = reading.take_apart(request)
+        if "instruction" in parts.fenced:
+            return self._builder(request, parts)
         wishes = wishes_of(reading.evaluation_of(parts.text("evaluation", "optimizer")))
         query = self._readings.query(parts.text("query", "optimizer"))
         if "system-prompt" not in parts.fenced:

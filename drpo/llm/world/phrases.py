@@ -215,6 +215,11 @@ CALM_WARMTH = (
 )
 
 REFUSALS = ("I won't help with that.", "I can't help with this one.", "I'm not able to help with that.")
+# Where somebody asks for the lawful side of it.
+TURNED = (
+    "I won't help with the harmful side of this, and you don't ask for it; the rest is a fair question.",
+    "I can't help with doing harm here, but there's a good deal to say about doing it properly.",
+)
 REFUSAL_REASONS = (
     "The reason is simple: it could hurt somebody, and it could get you into serious trouble as well.",
     "I say so because people could be harmed by it, and harm of that kind is hard to undo.",

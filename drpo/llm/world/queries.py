@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from drpo.llm.world.clarity import Clarity, read_clarity
 from drpo.llm.world.lexicon import Lexicon, words_of
+from drpo.llm.world.wishes import CARE, SAFELY
 
 _LONGEST = 4000  # characters of a query that are read; beyond it nothing new is learnt about its kind
 _SHORT = 7  # words up to which a query leaves open what is wanted
@@ -188,7 +190,8 @@ class QueryReading:
 
     `subjects`: one to four short phrases of the query's own words, most telling first. `keys`: the stems
     that an answer to the point shares with it. `signs`: harmful, crisis, live, emotional, premise, cultural,
-    stakes, brief, borderline, vague, personal, long.
+    stakes, brief, borderline, vague, personal, long, and responsible, where a query about harm asks for the
+    lawful side of it. All but `text` is read from the core of the query, see `clarity`.
     """
 
     text: str
@@ -196,6 +199,7 @@ class QueryReading:
     signs: frozenset[str]
     subjects: tuple[str, ...]
     keys: frozenset[str]
+    clarity: Clarity
 
     @property
     def harmful(self) -> bool:
@@ -206,7 +210,8 @@ class QueryReading:
 def read_query(text: str) -> QueryReading:
     """The reading of any text, also an empty or a hostile one."""
     text = text[:_LONGEST]
-    words = words_of(text)
+    clarity = read_clarity(text)
+    words = words_of(clarity.core)
     tasks = {hit.label for hit in _TASK_LEXICON.hits(words)}
     signs = {hit.label for hit in _SIGN_LEXICON.hits(words)}
     if len(words) <= _SHORT:
@@ -215,10 +220,15 @@ def read_query(text: str) -> QueryReading:
         signs.add("long")
     if len({"i", "my", "me", "i'm", "we", "our"}.intersection(words)) >= 2:
         signs.add("personal")
-    phrases = _phrases(text)
+    if SAFELY in clarity.wishes:
+        signs |= {"responsible", "harmful"}
+    if CARE in clarity.wishes:
+        signs |= {"responsible", "crisis"}
+    phrases = _phrases(clarity.core)
     task = next((name for name in _TASKS if name in tasks), "information")
     keys = {stem(word) for phrase in phrases for word in words_of(phrase.replace("-", " "))}
-    return QueryReading(text, task, frozenset(signs), _telling(phrases), frozenset(sorted(keys)[:40]))
+    stems = frozenset(sorted(keys)[:40])
+    return QueryReading(text, task, frozenset(signs), _telling(phrases), stems, clarity)
 
 
 def stem(word: str) -> str:

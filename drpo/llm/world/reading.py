@@ -15,6 +15,7 @@ _FENCE = re.compile(r"<([a-z][a-z-]*)-([0-9a-f]{8})>\n(.*?)\n</\1-\2>", re.DOTAL
 _ASPECT_KEY = re.compile(r'^\s*("(?:[^"\\]|\\.)*"): \{"(?:rationale|reason)"', re.MULTILINE)
 _ASPECT_LINE = re.compile(r"^- ([^:\n]+): (.+)$", re.MULTILINE)
 _HOW_MANY = re.compile(r"\b(\d{1,3}) to (\d{1,3}) (?:aspects|entries)\b")
+_BOLD = re.compile(r"\b[Bb]e bold\b|\baggressive\b")
 _BULLETS = re.compile(r"[Nn]ever more than (\d{1,3}) in all and at most (\d{1,3})\b")
 
 
@@ -101,6 +102,16 @@ def bullet_limits(parts: Parts) -> tuple[int, int]:
     """Most bullets in all and most new ones at a time; 8 and 2 where the template does not say."""
     match = _BULLETS.search(parts.frame)
     return (int(match.group(1)), int(match.group(2))) if match else (8, 2)
+
+
+def wants_rewrite_as_json(parts: Parts) -> bool:
+    """Whether a rewriter is to reply with an object that holds the query; else with the query alone."""
+    return '"rewritten_query"' in parts.frame
+
+
+def is_bold(parts: Parts) -> bool:
+    """Whether a rewriter is told to add more than most users would."""
+    return _BOLD.search(parts.frame) is not None
 
 
 @dataclass(frozen=True, slots=True)

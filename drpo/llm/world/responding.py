@@ -125,9 +125,9 @@ def respond(
         world.seed, "base", system_prompt, *[text for shot in shots for text in shot], query_text, sample
     )
     shares = shot_shares([readings.shot(*shot) for shot in shots])
-    nature = readings.nature(world.seed, query_text)
+    nature = readings.nature(world.seed, query.clarity.core)
     features = plan(world, readings.shifts(system_prompt), shares, query, nature, noise)
-    return write_response(features, query, Dice.of(world.seed, "wording", query_text, sample))
+    return write_response(features, query, Dice.of(world.seed, "wording", query.clarity.core, sample))
 
 
 def plan(
@@ -165,6 +165,8 @@ def leanings(
     for name, feature, value in _OCCASIONS:
         if name == query.task or name in query.signs:
             occasions[feature] = occasions.get(feature, 0.0) + value
+    for feature, value in query.clarity.shifts:
+        occasions[feature] = occasions.get(feature, 0.0) + value
     barred = _NEVER_HARMFUL if query.harmful else _ONLY_HARMFUL
     result: dict[F, float] = {}
     for feature, habit in _HABITS.items():

@@ -26,6 +26,7 @@ class Latency:
     selector: float = 0.0
     against: float = 0.0
     judge: float = 0.0
+    rewriter: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +38,12 @@ class World:
     `response_noise`: standard deviation of how far a whole request's wording moves the base model's
     readiness to show one feature, in log-odds (1.0 turns even odds into 3 to 1).
     `strength`: factor on what any system prompt does; 0 or `helpable=False` is a world where none can help
-    (shots still do). `damage`: share of the evaluator's and the judge's replies that arrive damaged, as those
-    of real models do. `slips`: share of the optimizer's proposals that hold a useless, harmful or narrow
-    bullet. `judge`: whether the judge is fair, leans to the response that stands first, likes the longer
-    one, or does what a response tells it to do.
+    (shots still do, and clearer queries). `damage`: share of the replies of evaluator, judge, rewriters and
+    of the optimizer of queries that arrive damaged, as those of real models do. `slips`: share of the
+    optimizer's proposals that hold a useless, harmful or narrow bullet; where queries are rewritten it slips
+    a third as often, and so does a rewriter; the reference prompter does half as often. `judge`: whether the
+    judge is fair, leans to the response that stands first, likes the longer one, or does what a response
+    tells it to do.
     """
 
     seed: int = 0

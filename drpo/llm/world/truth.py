@@ -10,7 +10,7 @@ from drpo.llm.world.editing import INTRODUCTIONS
 from drpo.llm.world.features import Feature
 from drpo.llm.world.judging import judge
 from drpo.llm.world.prompts import MOST_BULLETS, read_prompt, shifts_of
-from drpo.llm.world.queries import QueryReading
+from drpo.llm.world.queries import QueryReading, read_query
 from drpo.llm.world.responding import Readings, plan, respond, shot_shares
 from drpo.llm.world.responses import read_response
 from drpo.llm.world.selecting import KNOWN, choose
@@ -56,6 +56,24 @@ def expected_reward(
     )
 
 
+def true_reward_of_rewrite(
+    world: World, query: str, rewritten: str, system_prompt: str = "", shots: Shots = ()
+) -> float:
+    """The true quality, 1 to 5, of the frozen model's greedy answer to `rewritten`, judged for `query`.
+
+    `shots`: the same ones always, or a function that retrieves them; it is given the rewritten query. Where
+    the two texts are equal this is the `true_reward` of the query.
+    """
+    pairs = [(example.query, example.response) for example in _shots_for(shots, Query(rewritten))]
+    return quality_for(world, query, respond(world, Readings(), system_prompt, pairs, rewritten))
+
+
+def quality_for(world: World, query: str, response: str) -> float:
+    """The true quality, 1 to 5, of any response to a query, on aspects that the selector chooses for it."""
+    reading = read_query(query)
+    return _quality(response, reading, choose(world, reading, KNOWN), lambda quality: quality)
+
+
 def best_known_prompt(world: World, queries: Sequence[Query], shots: Shots = ()) -> tuple[str, float]:
     """The best system prompt that a thorough search with full knowledge finds, and its true reward.
 
@@ -94,7 +112,7 @@ class _Trial:
         self._world = world
         readings = Readings()
         self._queries = [readings.query(query.text) for query in queries]
-        self._natures = [readings.nature(world.seed, query.text) for query in queries]
+        self._natures = [readings.nature(world.seed, query.clarity.core) for query in self._queries]
         self._shares = [
             shot_shares([readings.shot(e.query, e.response) for e in _shots_for(shots, query)])
             for query in queries
@@ -111,7 +129,8 @@ class _Trial:
         for at, (query, shares) in enumerate(zip(self._queries, self._shares, strict=True)):
             features = plan(self._world, shifts, shares, query, self._natures[at], None)
             if (at, features) not in self._rated:
-                text = write_response(features, query, Dice.of(self._world.seed, "wording", query.text, ""))
+                dice = Dice.of(self._world.seed, "wording", query.clarity.core, "")
+                text = write_response(features, query, dice)
                 self._rated[at, features] = _quality(text, query, self._aspects[at], lambda quality: quality)
             total += self._rated[at, features]
         return total / max(1, len(self._queries))

@@ -124,7 +124,8 @@ def _delicate(writer: Writer, features: Set[F]) -> str:
         return _paragraphs(
             [opening, steps, _sentences(writer, features, (F.RAMBLE, F.NEXT_STEP, F.QUESTION))]
         )
-    first = [writer.one_of(phrases.REFUSALS, "refusal"), *asides]
+    turned = "responsible" in writer.query.signs
+    first = [writer.one_of(phrases.TURNED if turned else phrases.REFUSALS, "refusal"), *asides]
     if F.REASONS in features:
         first.append(writer.one_of(phrases.REFUSAL_REASONS, "why"))
     if F.WARMTH in features:
