@@ -19,7 +19,7 @@ from drpo.settings import resolve
 
 Config = TypeVar("Config", bound=JudgingConfig)
 Models = Mapping[Role, LLM]
-ROLES: tuple[Role, ...] = ("base", "against", "judge")
+ROLES: tuple[Role, ...] = ("base", "against", "judge", "rewriter")
 
 
 async def evaluate_async(
@@ -28,8 +28,8 @@ async def evaluate_async(
     """Score the responses of an alignment, as just-eval does it; the same call again resumes, or reads.
 
     settings: see `EvaluateConfig`, such as alignment="runs/x", judge="openai/NAME"; also from DRPO_*
-    variables and `.env`. models: your own `LLM` object for "base" or "judge"; give it a `name`, which
-    identifies it in the record. Ask `Evaluation.is_believable` before you quote its figures.
+    variables and `.env`. models: your own `LLM` object for "base", "judge" or "rewriter" (whose kind the
+    setting `rewriter` still names); give it a `name`, which identifies it in the record. Ask `Evaluation.is_believable` before you quote its figures.
     """
     env, models = environment(), _checked(models)
     config = _config(EvaluateConfig, settings, env, models)
@@ -83,7 +83,7 @@ def _checked(models: Models | None) -> Models:
 
 def _config(kind: type[Config], settings: dict[str, Any], env: Mapping[str, str], models: Models) -> Config:
     fields = {"base": "model", "against": "against_model", "judge": "judge"}
-    for role in models:  # a placeholder: the user's own object plays the role
+    for role in fields.keys() & models.keys():  # a placeholder: the user's own object plays the role
         if fields[role] in kind.model_fields:
             settings.setdefault(fields[role], "demo")
     return resolve(kind, settings, env)

@@ -194,5 +194,10 @@ PUBLISHED_EXAMPLES: dict[str, Any] = {
 
 
 def flag(name: str) -> str:
-    """`max_extra_depth` -> `--max-extra-depth`."""
-    return "--" + name.replace("_", "-")
+    """`max_extra_depth` -> `--max-extra-depth`; `lambda_`, as Python has it, -> `--lambda`."""
+    return "--" + name.rstrip("_").replace("_", "-")
+
+
+def variable(name: str) -> str:
+    """`max_extra_depth` -> `DRPO_MAX_EXTRA_DEPTH`; `lambda_` -> `DRPO_LAMBDA`."""
+    return f"DRPO_{name.rstrip('_').upper()}"

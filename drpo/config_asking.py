@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Literal
 
-from drpo.config_common import RunConfig, setting
+from drpo.config_common import setting
+from drpo.config_rewriting import RewritingConfig
 
 NONE, URIAL = "none", "urial"
 """Baselines that have a name: the plain prompt without shots, and a fixed prompt with three fixed shots."""
 
 
-class AskingConfig(RunConfig):
+class AskingConfig(RewritingConfig):
     """What asks a base model."""
 
     model: str | None = setting(

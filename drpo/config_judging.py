@@ -25,10 +25,10 @@ class JudgingConfig(RunConfig):
 class AnsweringConfig(AskingConfig, JudgingConfig):
     """What those have that let a base model answer."""
 
-    alignment: str = setting(
-        ...,
-        "What is measured: a run, an alignment file, none (the plain prompt without shots) or urial (a fixed "
-        "prompt with three fixed shots).",
+    alignment: str | None = setting(
+        None,
+        "What is measured: a run, an alignment file, none (the plain prompt without shots; default with a "
+        "--rewriter) or urial (a fixed prompt with three fixed shots).",
     )
     data: str | None = setting(
         None,

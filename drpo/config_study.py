@@ -46,6 +46,13 @@ with warnings.catch_warnings():
         )
         data_column: str | None = setting(None, "Field of the data that holds the query.")
         limit: int | None = setting(None, "So many queries of the data at most, the first ones.", ge=1)
+        rewriting_model: str | None = setting(
+            None, "For rewriters: who rewrites by instruction, and is align-pro's prompter (as --optimizer)."
+        )
+        bpo: str | None = setting(None, "For rewriters: a trained BPO model, PATH or REPO@URL.")
+        prompter: str | None = setting(None, "For rewriters: a trained prompter, PATH or REPO@URL.")
+        rewrites: int = setting(8, "For rewriters: N, rewrites that align-pro weighs.", ge=2, le=256)
+        lambda_: float = setting(0.3, "For rewriters: weight of align-pro's KL term.", gt=0)
         na: Literal["leave-out", "five"] = setting(
             "leave-out",
             "What an N/A of the judge does to a mean: nothing, or count as a 5 (just-eval's habit).",

@@ -25,6 +25,30 @@ class GenerateConfig(UseConfig):
     out: Path | None = setting(
         None, "File for the answers (default: answers.jsonl in the run).", identity=False
     )
+    sft: Path | None = setting(
+        None,
+        "Also a file for supervised fine-tuning: queries and answers as TRL's prompt and completion.",
+        identity=False,
+    )
+    sft_prompt: Literal["rewritten", "query"] = setting(
+        "rewritten",
+        "Which words are the prompt in it: those that the model answered, or the users' own.",
+        identity=False,
+    )
+
+
+class RewriteConfig(UseConfig):
+    """Settings of `drpo rewrite`. The base model is asked only where several rewrites are weighed."""
+
+    alignment: str = setting(
+        "none", "How the base model is asked where rewrites are weighed: a run, an alignment file or none."
+    )
+    queries: str | None = setting(None, "Queries: JSONL, JSON, CSV or plain text, or a Hugging Face dataset.")
+    queries_column: str | None = setting(None, "Field of that file that holds the query.")
+    limit: int | None = setting(None, "So many queries at most, the first ones.", ge=1)
+    out: Path | None = setting(
+        None, "File for the rewrites (default: answers.jsonl in the run).", identity=False
+    )
 
 
 class ServeConfig(UseConfig):

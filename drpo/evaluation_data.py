@@ -26,6 +26,13 @@ TASK_FIELDS = ("task", "tasks", "task_types")
 ID_FIELD = "id"
 _FLAG = "--data-column NAME"
 _SPLITS = ("test", "train")  # a data set's own queries for measuring come first
+NAMED_SETS = {
+    "ultrafeedback": ("openbmb/UltraFeedback", "instruction", "train"),
+    "helpsteer": ("nvidia/HelpSteer", "prompt", "validation"),
+    "orca": ("Intel/orca_dpo_pairs", "question", "train"),
+}
+"""Those of Align-Pro (arXiv 2501.03486, section 7) by name: repository, field of the query, split. The Orca
+queries are the 13,000 of OpenOrca that came with preferences: the whole has millions."""
 _CELL_SEPARATORS = re.compile(r"[;|]")  # in a cell of a table, which holds no list; a comma parts cells
 
 
@@ -58,7 +65,8 @@ class EvaluationSet:
 
 
 def read_items(source: str | Path, *, column: str | None = None) -> EvaluationSet:
-    """The items of a file (.jsonl, .json, .csv, else one query a line) or of a Hugging Face dataset.
+    """The items of a file (.jsonl, .json, .csv, else one query a line), of a Hugging Face dataset, or of one
+    of `NAMED_SETS` where no file has that name.
 
     The query of a record is its field `column`, or the first of `query_rows.QUERY_FIELDS` it has. Its id is
     its field `id`, text or a whole number, or else its place in the source, counted from 0 as just-eval
@@ -67,7 +75,11 @@ def read_items(source: str | Path, *, column: str | None = None) -> EvaluationSe
     Equal queries with ids of their own are all kept. Raises InputError with the place of what is wrong.
     """
     labels = (ID_FIELD, *CATEGORY_FIELDS, *TOPIC_FIELDS, *TASK_FIELDS)
-    rows = read_rows(source, column, labels, _FLAG, _SPLITS)
+    splits: Sequence[str] = _SPLITS
+    if str(source) in NAMED_SETS and not Path(source).exists():
+        source, field, split = NAMED_SETS[str(source)]
+        column, splits = column or field, (split,)
+    rows = read_rows(source, column, labels, _FLAG, splits)
     places: dict[str, str] = {}
     items: list[Item] = []
     for position, entry in enumerate(rows.found.entries):

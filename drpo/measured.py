@@ -9,7 +9,7 @@ from typing import Any
 from drpo.errors import InputError
 from drpo.run_file import read_run
 
-COMMANDS = ("evaluate", "compare", "audit-judge", "generate")
+COMMANDS = ("evaluate", "compare", "audit-judge", "generate", "rewrite", "bpo-build", "align-pro-estimate")
 SUMMARY_NAME, ANSWERS_NAME, SCHEMA = "summary.json", "answers.jsonl", 1
 
 

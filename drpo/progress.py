@@ -24,6 +24,9 @@ UNITS = {
     "compare": "pairs",
     "audit-judge": "questions",
     "generate": "queries",
+    "rewrite": "queries",
+    "align-pro-estimate": "queries",
+    "bpo-build": "preferences",
 }
 """What is counted of a run, by its command; where none stands here, levels of a search."""
 

@@ -62,6 +62,16 @@ def read_rows(
     return SourceRows(found, name, column, flag)
 
 
+def read_records(source: str | Path, splits: Sequence[str] = ("train",)) -> tuple[Entries, str]:
+    """All records of a file (.jsonl, .json, .csv) or of a Hugging Face dataset, whatever their fields, and
+    how the source is shown. InputError where nothing can be read."""
+    path = Path(source)
+    if path.exists() or not _is_hub_name(str(source)):
+        return read_entries(path), str(source)
+    rows, name = _hub_split(str(source), splits)
+    return Entries(tuple(Entry(f"row {n}", dict(row)) for n, row in enumerate(rows, 1)), ()), name
+
+
 def query_field(source: str | Path, place: str, record: Iterable[str], column: str | None, flag: str) -> str:
     """The field that holds the query: `column`, or the first of `QUERY_FIELDS`. InputError without one."""
     return field_of(source, place, record, (column,) if column else QUERY_FIELDS, flag)
@@ -115,9 +125,8 @@ def _is_hub_name(source: str) -> bool:
     return bool(_HUB_NAME.fullmatch(source)) and path.suffix not in _FILE_ENDINGS and not path.parent.is_dir()
 
 
-def _hub_entries(
-    name: str, column: str | None, labels: Sequence[str], flag: str, wanted: Sequence[str]
-) -> tuple[Entries, str]:
+def _hub_split(name: str, wanted: Sequence[str]) -> tuple[Any, str]:
+    """The first of the `wanted` splits of a dataset that it has, else its first; and how it is shown."""
     try:
         import datasets
     except ImportError as error:
@@ -133,7 +142,13 @@ def _hub_entries(
             "name and the network, or save the queries as JSON lines and name that file"
         ) from error
     split = next((split for split in wanted if split in splits), next(iter(splits)))
-    rows, full_name = splits[split], f"{name} (split {split})"
+    return splits[split], f"{name} (split {split})"
+
+
+def _hub_entries(
+    name: str, column: str | None, labels: Sequence[str], flag: str, wanted: Sequence[str]
+) -> tuple[Entries, str]:
+    rows, full_name = _hub_split(name, wanted)
     columns = list(rows.column_names)
     field = query_field(full_name, "", columns, column, flag)
     labels = [label for label in labels if label in columns and label != field]

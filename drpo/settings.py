@@ -10,21 +10,33 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from drpo.config import PUBLISHED, PUBLISHED_EXAMPLES, ExamplesConfig, OptimizeConfig, RunConfig, flag
+from drpo.config import (
+    PUBLISHED,
+    PUBLISHED_EXAMPLES,
+    ExamplesConfig,
+    OptimizeConfig,
+    RunConfig,
+    flag,
+    variable,
+)
+from drpo.config_align_pro import EstimateConfig
+from drpo.config_bpo import BuildConfig
 from drpo.config_judging import AuditConfig, CompareConfig, EvaluateConfig
 from drpo.config_study import StudyConfig
-from drpo.config_use import GenerateConfig, ServeConfig
+from drpo.config_use import GenerateConfig, RewriteConfig, ServeConfig
 from drpo.errors import InputError
 
 Config = TypeVar("Config", bound=RunConfig)
 _KINDS: tuple[type[RunConfig], ...] = (
     *(OptimizeConfig, ExamplesConfig),
-    *(EvaluateConfig, CompareConfig, AuditConfig, GenerateConfig, ServeConfig),
+    *(EvaluateConfig, CompareConfig, AuditConfig, GenerateConfig, RewriteConfig, ServeConfig),
     StudyConfig,
+    BuildConfig,
+    EstimateConfig,
 )
 _ROLE_FIELDS = {
     "base": "model",
-    **{role: role for role in ("optimizer", "evaluator", "selector", "judge")},
+    **{role: role for role in ("optimizer", "evaluator", "selector", "judge", "rewriter")},
     "against": "against_model",
 }
 _KEY_VARIABLES = [f"{role}_API_KEY" for role in (*map(str.upper, _ROLE_FIELDS), "EMBEDDER", "REWARD")]
@@ -44,7 +56,7 @@ def resolve(
         raise InputError(f"unknown setting {unknown[0]!r}{_closest(unknown[0], fields)}")
     values: dict[str, Any] = dict(_from_file(kind, file))
     for name in fields:
-        text = environment.get(f"DRPO_{name.upper()}")
+        text = environment.get(variable(name))
         if text is not None and name != "roles":
             values[name] = text
     given = {name: value for name, value in given.items() if value is not None}
@@ -83,7 +95,7 @@ def _preset(kind: type[RunConfig], name: object) -> dict[str, Any]:
 
 def _refuse_misspelt(environment: Mapping[str, str]) -> None:
     """A setting that is silently ignored costs a run. What resembles no setting is somebody else's."""
-    names = {f"DRPO_{name.upper()}" for kind in _KINDS for name in kind.model_fields}
+    names = {variable(name) for kind in _KINDS for name in kind.model_fields}
     names |= {f"DRPO_{name}" for name in _OTHER_VARIABLES}
     for name in environment:
         near = difflib.get_close_matches(name, names, n=1, cutoff=0.85) if name.startswith("DRPO_") else []
@@ -104,6 +116,8 @@ def _from_file(kind: type[RunConfig], file: Path | None) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for key, value in data.items():
         name = key.replace("-", "_")
+        if name not in known and f"{name}_" in known:
+            name += "_"
         if name not in known:
             raise InputError(f"--config {file}: unknown setting {key!r}{_closest(name, known)}")
         if name in kind.model_fields:
@@ -147,7 +161,7 @@ def _sentence(error: ValidationError, kind: type[RunConfig]) -> str:
     ):  # stands in a file only; what came may be a key put where its variable belongs
         return f"[{where.removesuffix('.[key]')}] in the --config file: {message[0].lower()}{message[1:]}"
     came = str(first["input"])[:80]
-    return f"{flag(where)} (or DRPO_{where.upper()}): {message[0].lower()}{message[1:]}, came {came!r}"
+    return f"{flag(where)} (or {variable(where)}): {message[0].lower()}{message[1:]}, came {came!r}"
 
 
 def parse_overrides(settings: list[str]) -> dict[str, str]:

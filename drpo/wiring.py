@@ -25,7 +25,7 @@ from drpo.llm.retry import Patience
 from drpo.llm.reuse import Reuse, Store
 from drpo.parse import Unreadable, read_selection
 from drpo.plan import Plan, RunPlan, digest_of
-from drpo.retrieve import LexicalRetriever, Retriever, VectorCache, VectorRetriever
+from drpo.retrieve import Embedder, LexicalRetriever, Retriever, VectorCache, VectorRetriever
 from drpo.reward import DynamicAspects, EvaluatorReward, OwnReward, Reward, StaticAspects, plain_reward
 from drpo.transition import Optimizer
 from drpo.types import Example, Query, Selection
@@ -180,26 +180,36 @@ def build_retriever(
     an endpoint go through the books of `ledger`."""
     if embedder == "lexical":
         return LexicalRetriever(examples)
+    cache = VectorCache(cache_folder(environment) / "vectors")
+    model = build_embedder(embedder, connections, environment, stop, limits, ledger)
+    return VectorRetriever(examples, model, cache)
+
+
+def build_embedder(
+    embedder: str,
+    connections: Connections,
+    environment: Mapping[str, str],
+    stop: Stop,
+    limits: EmbeddingLimits,
+    ledger: Ledger | None = None,
+) -> Embedder:
+    """The embedding model that `embedder` names. Raises InputError where it names none."""
     from drpo.llm.embed import OpenAIEmbedder, SentenceTransformerEmbedder
 
-    cache = VectorCache(cache_folder(environment) / "vectors")
     provider, _, name = embedder.partition("/")
     if provider == "sentence-transformers" and name:
-        return VectorRetriever(examples, SentenceTransformerEmbedder(name), cache)
+        return SentenceTransformerEmbedder(name)
     if provider in ("openai", "vllm") and name:
         spec = parse_model(embedder)
-        endpoint = _embedding_endpoint(spec, environment)
-        patience = Patience(stop, random.Random(), deadline_s=limits.deadline_s)
-        remote = OpenAIEmbedder(
+        return OpenAIEmbedder(
             connections,
-            endpoint,
+            _embedding_endpoint(spec, environment),
             spec.name,
-            patience=patience,
+            patience=Patience(stop, random.Random(), deadline_s=limits.deadline_s),
             timeout_s=limits.timeout_s,
             concurrency=limits.concurrency,
             ledger=ledger,
         )
-        return VectorRetriever(examples, remote, cache)
     raise InputError(
         f"--embedder {embedder}: expected lexical, sentence-transformers/NAME, openai/NAME@URL or "
         "vllm/NAME@URL"

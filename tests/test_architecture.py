@@ -16,7 +16,10 @@ PACKAGE = ROOT / "drpo"
 # A room imports rooms of its own layer and of those above it in this list, lazy imports included. A folder's
 # name stands for all of its modules but those that are listed by themselves.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "types", "jsonl", "resources", "text_diff", "run_file", "measured", "statistics", "bootstrap"),
+    (
+        *("errors", "types", "jsonl", "resources", "text_diff", "run_file", "measured", "statistics"),
+        *("bootstrap", "money", "run_log", "align_pro.closed_form"),
+    ),
     ("events", "llm.base", "templates", "text_files"),
     ("reply_literals", "reply_json", "reply_scores", "parse", "reply_schemas"),
     ("search", "compose", "retrieve", "ask", "judging"),
@@ -29,6 +32,10 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "evaluation_data",
         "config_common",
         "config",
+        "config_rewriting",
+        "config_bpo",
+        "config_align_pro",
+        "config_training",
         "config_asking",
         "config_use",
         "config_judging",
@@ -42,7 +49,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("live", "wiring", "respond"),
     ("validating", "validating_examples"),
     ("searches", "search_events", "example_searches"),
-    ("rewrite",),
+    ("align_pro.rewarding",),
+    ("rewriting",),
     ("progress", "results", "run_dir"),
     ("run_view", "run_list", "loading"),
     ("report",),
@@ -50,6 +58,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("following",),
     ("run", "replaying"),
     ("measuring",),
+    ("align_pro", "bpo", "training"),
     ("use",),
     ("sharing",),
     ("exporting",),

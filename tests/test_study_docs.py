@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import drpo
-from drpo.studies.catalogue import STUDIES
+from drpo.studies.catalogue import PAPERS
 from drpo.studies.table import markdown
 
 DOCS = Path(__file__).resolve().parent.parent / "docs" / "studies"
@@ -19,7 +19,7 @@ def table(name: str) -> Any:
     return json.loads((DOCS / name / "table.json").read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize("name", STUDIES)
+@pytest.mark.parametrize("name", PAPERS)
 def test_every_table_is_written_from_its_figures_and_says_that_it_is_simulated(name: str) -> None:
     found = table(name)
     assert (DOCS / name / "table.md").read_text(encoding="utf-8") == markdown(found)

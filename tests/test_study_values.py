@@ -41,7 +41,7 @@ def test_the_published_preset_is_that_of_a_search() -> None:
 
 
 def test_every_study_of_the_paper_is_there_and_its_rows_fit_their_head() -> None:
-    assert list(STUDIES) == ["results", "transfer", "parts", "search", "reward", "shots"]
+    assert list(STUDIES) == ["results", "transfer", "parts", "search", "reward", "shots", "rewriters"]
     for name in STUDIES:
         made = study(name)
         assert all(len(row.columns) == len(made.head) for row in made.rows)

@@ -72,8 +72,8 @@ def _forecast(plan: EstimatePlan, recorded: Recorded, environment: Mapping[str, 
 
 
 class _Sizing:
-    """Calls of each role, and the tokens of one. How many of the rewrites differ is not known before they are
-    drawn: at least none, and all of them are expected to."""
+    """Calls of each role, and the tokens of one. How many of the rewrites differ is not known before they
+    are drawn: at least none, and all of them are expected to."""
 
     def __init__(self, plan: EstimatePlan) -> None:
         self._plan, config, subject = plan, plan.config, plan.subject

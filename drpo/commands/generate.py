@@ -8,6 +8,8 @@ from typing import Any
 import click
 
 from drpo.api import environment
+from drpo.commands.dry_run_generate import look_ahead_generate
+from drpo.commands.dry_run_text import print_dry_run
 from drpo.commands.flags import run_flags
 from drpo.commands.measuring import run_measuring
 from drpo.commands.terminal import line_of, safe
@@ -23,10 +25,16 @@ from drpo.use.plan import use_plan
 
 @click.command("generate", epilog="Every flag is also a variable: --out is DRPO_OUT.")
 @click.argument("alignment")
-@run_flags(GenerateConfig, as_json="Print the answers as JSON lines.", looks_ahead=False)
+@run_flags(GenerateConfig, as_json="Print the answers as JSON lines.")
 @click.option("--in", "given_in", metavar="FILE", help="The same as --queries.")
 def command(
-    alignment: str, config: Path | None, as_json: bool, quiet: bool, given_in: str | None, **flags: Any
+    alignment: str,
+    config: Path | None,
+    as_json: bool,
+    quiet: bool,
+    dry_run: bool,
+    given_in: str | None,
+    **flags: Any,
 ) -> None:
     """Answer many queries with ALIGNMENT (a run, an alignment file, none or urial), in their order.
 
@@ -37,6 +45,9 @@ def command(
     if given_in is not None:
         flags["queries"] = given_in
     plan = use_plan("generate", alignment, resolve(GenerateConfig, flags, env, config), env)
+    if dry_run:
+        print_dry_run(look_ahead_generate(plan, env, flags, config), as_json=as_json)
+        return
     result = run_measuring(
         plan,
         plan.source,

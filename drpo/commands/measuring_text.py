@@ -7,22 +7,31 @@ from typing import Any
 
 import click
 
+from drpo.commands.align_pro_text import estimate_lines
 from drpo.commands.audit_table import audit_lines
+from drpo.commands.bpo_text import build_lines
 from drpo.commands.result_text import SIMULATED
 from drpo.commands.terminal import columns, line_of, print_json
 from drpo.judging.audit_result import read_audit
+from drpo.rewriting.contract import REASONS
 
 Json = Mapping[str, Any]
 _SURE_P = 0.05
 
 
 def print_summary(summary: Json, *, as_json: bool) -> None:
-    """The figures of an evaluation, a comparison or an audit, for people or as they are in summary.json."""
+    """The figures of a measurement, for people or as they are in summary.json."""
     if as_json:
         print_json(dict(summary))
         return
-    lines = {"evaluate": _evaluation, "compare": _comparison, "audit-judge": _audit}[summary["command"]]
-    click.echo("\n".join(lines(summary)))
+    lines = {
+        "evaluate": _evaluation,
+        "compare": _comparison,
+        "audit-judge": _audit,
+        "align-pro-estimate": estimate_lines,
+        "bpo-build": build_lines,
+    }
+    click.echo("\n".join(lines[summary["command"]](summary)))
     if summary["simulated"]:
         click.echo(SIMULATED)
 
@@ -31,6 +40,7 @@ def _evaluation(summary: Json) -> Iterator[str]:
     yield f"alignment  {line_of(summary['alignment'])}, {int(summary['shots'])} shots"
     for role, identity in summary["models"].items():
         yield f"{role:<11}{line_of(identity)}"
+    yield from _rewriter(summary)
     for name in ("general", "safety"):
         if name in summary:
             yield ""
@@ -75,12 +85,13 @@ def _part(name: str, part: Json, summary_na: str) -> Iterator[str]:
 
 
 def _comparison(summary: Json) -> Iterator[str]:
-    names = (line_of(summary["alignment"]), line_of(summary["against"]))
+    names = (line_of(summary["alignment"]) + _before(summary), line_of(summary["against"]))
     models, shots = summary["models"], summary["shots"]
     asked = (models["base"], models.get("against", models["base"]))
     for letter, name, count, model in zip("AB", names, shots, asked, strict=True):
         yield f"{letter:<11}{name}, {int(count)} shots, at {line_of(model)}"
     yield f"judge      {line_of(models['judge'])}"
+    yield from _rewriter(summary)
     yield ""
     flips = ""
     if summary["flips"]:
@@ -103,6 +114,27 @@ def _comparison(summary: Json) -> Iterator[str]:
     yield f"sign test  p {_p(summary['sign_test_p'])}: {_preferred(summary, names)}"
     words = " and ".join("-" if count is None else f"{count:.0f}" for count in summary["mean_words"])
     yield f"words      {words} on average"
+
+
+def _rewriter(summary: Json) -> Iterator[str]:
+    """What a rewriter before A did to the queries, where there is one."""
+    found = summary.get("rewriter")
+    if found is None:
+        return
+    kept = {why: int(count) for why, count in found["kept"].items() if why in REASONS}
+    whys = ", ".join(f"{REASONS[why]} {count}" for why, count in kept.items())
+    said = f"; {sum(kept.values())} could not stand and left the query as it was: {whys}" if kept else ""
+    before = " before A" if summary["command"] == "compare" else ""
+    yield (
+        f"rewritten  {int(found['changed'])} of {int(found['queries'])} queries by "
+        f"{line_of(found['name'])}{before}{said}"
+    )
+
+
+def _before(summary: Json) -> str:
+    """How A's rewriter is called behind its alignment."""
+    found = summary.get("rewriter")
+    return "" if found is None else f" with {line_of(found['name'])}"
 
 
 def _p(value: float) -> str:

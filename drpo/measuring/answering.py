@@ -15,19 +15,28 @@ from drpo.measuring.plan import MeasuringPlan, Side, self_preference
 from drpo.measuring.subject import Subject
 from drpo.problems import Responder, Response
 from drpo.respond import ContextFit, choose_form, fit_context
+from drpo.rewriting.contract import Rewrite
+from drpo.rewriting.opening import Answers, open_rewriter
+from drpo.search.engine import settle
 from drpo.types import Failed, Query
-from drpo.wiring import shots_of
+from drpo.wiring import open_model, shots_of
 
 
 @dataclass(frozen=True, slots=True)
 class Answerer:
-    """One side of a measurement. form: how its base model is asked."""
+    """One side of a measurement. form: how its base model is asked. queries: as it reads them; rewrites: how
+    they came about, empty where it reads the users' own words."""
 
     responder: Responder
     system_prompt: str
     form: PromptForm
     queries: tuple[Query, ...]
     fit: ContextFit | None
+    rewrites: tuple[Rewrite, ...] = ()
+
+    def rewrite(self, index: int) -> Rewrite | None:
+        """What became of the query of this number; None where nothing is rewritten."""
+        return self.rewrites[index] if self.rewrites else None
 
     async def answer(self, index: int) -> Response | Failed:
         """The greedy response to the query of this number; `Failed` where there is none to judge."""
@@ -45,13 +54,33 @@ async def open_side(plan: MeasuringPlan, side: Side, resources: Resources, llm: 
     composer = Composer(subject.templates, form, cut=subject.answer_end == "cut")
     sampling = Sampling(temperature=0.0, max_tokens=config.base_max_tokens)
     fit = await fit_context(choice, config.long_prompts, resources, composer, sampling)
-    queries = plan.inputs.queries
-    shots: tuple[tuple[int, ...], ...] = (tuple(range(subject.shots)),) * len(queries)
-    if subject.shots and subject.embedder:
-        examples = ExampleSet(subject.examples, subject.name, subject.digest)
-        shots = await shots_of(examples, subject.embedder, resources, subject.shots, queries)
-    responder = Responder(llm, choice.identity, composer, sampling, subject.examples, shots, fit)
-    return Answerer(responder, subject.system_prompt, form, queries, fit)
+
+    async def responder_for(queries: tuple[Query, ...]) -> Responder:
+        shots: tuple[tuple[int, ...], ...] = (tuple(range(subject.shots)),) * len(queries)
+        if subject.shots and subject.embedder:
+            examples = ExampleSet(subject.examples, subject.name, subject.digest)
+            shots = await shots_of(examples, subject.embedder, resources, subject.shots, queries)
+        return Responder(llm, choice.identity, composer, sampling, subject.examples, shots, fit)
+
+    async def answer(text: str) -> str | Failed:
+        asked = Query(text)
+        found = await (await responder_for((asked,))).respond(subject.system_prompt, asked, 0)
+        return found if isinstance(found, Failed) else found.text
+
+    rewrites = await _rewrites(plan, resources, answer) if side.is_rewritten else ()
+    queries = tuple(Query(one.text) for one in rewrites) or plan.inputs.queries
+    responder = await responder_for(queries)
+    return Answerer(responder, subject.system_prompt, form, queries, fit, rewrites)
+
+
+async def _rewrites(plan: MeasuringPlan, resources: Resources, answers: Answers) -> tuple[Rewrite, ...]:
+    """What the base model reads in place of each query of the plan."""
+    rewriting = plan.rewriting
+    assert rewriting is not None
+    llm = await open_model(rewriting.choice, resources)
+    rewriter = await open_rewriter(plan, rewriting, resources, llm, answers)
+    found = await settle(rewriter.rewrite(query.text) for query in plan.inputs.queries)
+    return tuple(rewrites[0] for rewrites in found)
 
 
 def wanted_form(config: AskingConfig, subject: Subject, choice: ModelChoice) -> PromptForm | Literal["auto"]:

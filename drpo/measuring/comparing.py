@@ -28,10 +28,17 @@ from drpo.measuring.answering import Answerer, fit_report, notices_of, open_side
 from drpo.measuring.judge import Judge, open_judge
 from drpo.measuring.plan import MeasuringPlan
 from drpo.measuring.progress import Counting
-from drpo.measuring.results import MOST_MISSING, estimate_dict, write_results
+from drpo.measuring.results import (
+    MOST_MISSING,
+    estimate_dict,
+    rewrite_fields,
+    rewriting_facts,
+    write_results,
+)
 from drpo.measuring.running import Opened, measure
 from drpo.plan import run_path
 from drpo.problems import Response
+from drpo.rewriting.contract import Rewrite
 from drpo.run import Hooks
 from drpo.search.engine import settle
 from drpo.statistics import Estimate, Interval, sign_test
@@ -44,13 +51,15 @@ class Pair:
     """Two responses to one query, and which is preferred. outcome: of the first side; `Unreadable` where an
     order has no verdict, None where a response is missing. verdicts: first in order, then swapped.
 
-    Equal responses are a tie, and nobody is asked.
+    Equal responses are a tie, and nobody is asked. rewrite: what the first side's model read in place of the
+    query; the judge sees the query.
     """
 
     item: Item
     responses: tuple[Response | Failed, Response | Failed]
     outcome: PairOutcome | Unreadable | None
     verdicts: tuple[Verdict | Failed, ...] = ()
+    rewrite: Rewrite | None = None
 
     @property
     def problem(self) -> str:
@@ -75,6 +84,7 @@ class Pair:
                 for one in self.verdicts
             ],
             "problem": self.problem or None,
+            **rewrite_fields(self.rewrite),
         }
 
 
@@ -168,18 +178,18 @@ async def _compare(plan: MeasuringPlan, opened: Opened) -> Comparison:
 
 async def _pair(index: int, item: Item, sides: Sequence[Answerer], judge: Judge, counting: Counting) -> Pair:
     one, other = await settle(side.answer(index) for side in sides)
-    responses = (one, other)
+    responses, rewrite = (one, other), sides[0].rewrite(index)
     if isinstance(one, Failed) or isinstance(other, Failed):
         counting.count()
-        return Pair(item, responses, None)
+        return Pair(item, responses, None, rewrite=rewrite)
     if one.text == other.text:
         counting.count()
-        return Pair(item, responses, PairOutcome("tie"))
+        return Pair(item, responses, PairOutcome("tie"), rewrite=rewrite)
     first, second = await settle(
         [judge.prefer(item.query, one.text, other.text), judge.prefer(item.query, other.text, one.text)]
     )
     counting.count()
-    return Pair(item, responses, pair_outcome(first, second), (first, second))
+    return Pair(item, responses, pair_outcome(first, second), (first, second), rewrite)
 
 
 def _comparison(
@@ -206,6 +216,7 @@ def _comparison(
             "data": plan.source,
             "digests": plan.identity["digests"],
             "settings": plan.identity["settings"],
+            **rewriting_facts(config.rewriter, sides[0].rewrites),
         },
         pairs=pairs,
         counts=counts,

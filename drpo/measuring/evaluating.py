@@ -26,11 +26,13 @@ from drpo.measuring.results import (
     Part,
     part_of,
     rewards_of,
+    rewriting_facts,
     write_results,
 )
 from drpo.measuring.running import Opened, measure
 from drpo.plan import digest_of, run_path
 from drpo.problems import Response
+from drpo.rewriting.contract import Rewrite
 from drpo.run import Hooks
 from drpo.search.engine import settle
 from drpo.types import Aspect, Failed
@@ -93,26 +95,31 @@ async def _one(
 ) -> Answered:
     answered = await answerer.answer(index)
     judged = Judged(item.id, "failed", topics=item.topics, tasks=item.tasks)
+    rewrite = answerer.rewrite(index)
     if isinstance(answered, Failed):
         counting.count()
-        return Answered(item, judged, None, problem=answered.reason)
+        return Answered(item, judged, None, problem=answered.reason, rewrite=rewrite)
     judged = replace(judged, words=len(answered.text.split()))
     if judge is None:
         counting.count()
-        return _answered(item, replace(judged, outcome="scored"), answered)
+        return _answered(item, replace(judged, outcome="scored"), answered, rewrite)
     aspects = aspects_for(item, judge)
     scores = await judge.score(item.query, answered.text, aspects)
     if isinstance(scores, Failed):
         counting.count()
-        return _answered(item, replace(judged, outcome="unreadable"), answered, scores.reason)
+        return _answered(item, replace(judged, outcome="unreadable"), answered, rewrite, scores.reason)
     judged = replace(judged, outcome="scored", scores=scores)
     mean = item_mean(judged)
     counting.count(None if mean is None or item.safety else float(mean))
-    return _answered(item, judged, answered)
+    return _answered(item, judged, answered, rewrite)
 
 
-def _answered(item: Item, judged: Judged, answered: Response, problem: str = "") -> Answered:
-    return Answered(item, judged, answered.text, answered.finish_reason, answered.shots, problem)
+def _answered(
+    item: Item, judged: Judged, answered: Response, rewrite: Rewrite | None, problem: str = ""
+) -> Answered:
+    return Answered(
+        item, judged, answered.text, answered.finish_reason, answered.shots, problem, rewrite=rewrite
+    )
 
 
 def aspects_for(item: Item, judge: Judge) -> tuple[Aspect, ...]:
@@ -171,7 +178,8 @@ async def _rewards(
 
 def _facts(plan: MeasuringPlan, answerer: Answerer) -> dict[str, Any]:
     """What was measured with what."""
-    subject = plan.sides[0].subject
+    subject, config = plan.sides[0].subject, plan.config
+    assert isinstance(config, EvaluateConfig)
     return {
         "alignment": subject.name,
         "subject": subject.digest,
@@ -181,4 +189,5 @@ def _facts(plan: MeasuringPlan, answerer: Answerer) -> dict[str, Any]:
         "data": plan.source,
         "digests": plan.identity["digests"],
         "settings": plan.identity["settings"],
+        **rewriting_facts(config.rewriter, answerer.rewrites),
     }

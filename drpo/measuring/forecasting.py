@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from drpo.estimate.judge_habits import judge_habits_of
-from drpo.estimate.ranges import Range, exactly, total
-from drpo.estimate.roles import Batch, Recorded, RoleForecast, RunForecast, embedder_forecast, priced
+from drpo.estimate.ranges import Range
+from drpo.estimate.roles import Batch, Recorded, RoleForecast, RunForecast, embedder_forecast, with_recorded
 from drpo.estimate.texts import repair_tokens, request_tokens, thinks
 from drpo.judging.audit import questions
-from drpo.llm.base import ROLES, Role, Usage
+from drpo.llm.base import ROLES, Role
 from drpo.llm.metered import most_tokens
 from drpo.measuring.ahead import Ahead, Pending, response_habits
 from drpo.measuring.plan import MeasuringPlan
@@ -59,27 +59,8 @@ def _of_role(
     plan: MeasuringPlan, role: Role, tariff: RoleTariff, asked: Sequence[Pending], recorded: Recorded
 ) -> RoleForecast:
     batches = [batch for one in asked for batch in _batches(plan, one)]
-    left = total(batch.calls for batch in batches)
-    left_usd = priced(batches, tariff)
-    done, used = recorded.calls.get(role, 0), recorded.usage.get(role, Usage())
-    # By the first tier of the list: the price that long prompts have is none for the sum of short ones.
-    paid = replace(tariff, listed="").usd(used) or 0.0
-    held = [_held(one, tariff) for one in asked]
-    return RoleForecast(
-        role=role,
-        tariff=tariff,
-        calls=exactly(done) + left,
-        paper=None,
-        prompt_tokens=exactly(used.prompt_tokens) + total(b.calls.times(b.prompt) for b in batches),
-        completion_tokens=exactly(used.completion_tokens)
-        + total(b.calls.times(b.completion) for b in batches),
-        usd=None if left_usd is None else exactly(paid) + left_usd,
-        done=done,
-        left=left,
-        left_usd=left_usd,
-        held_usd=min((usd for usd in held if usd is not None), default=None),
-        thousand_usd=left.expected * 1_000 * tariff.output_usd / 1_000_000,
-    )
+    held = [usd for usd in (_held(one, tariff) for one in asked) if usd is not None]
+    return with_recorded(role, tariff, batches, recorded, min(held, default=None))
 
 
 def _batches(plan: MeasuringPlan, one: Pending) -> tuple[Batch, Batch]:

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from drpo.choices import ModelChoice, custom_choice, named_model, refuse_idle_flags
+from drpo.config_asking import NONE
 from drpo.config_common import RunConfig
 from drpo.config_judging import AnsweringConfig, AuditConfig, CompareConfig, EvaluateConfig, JudgingConfig
 from drpo.data import ExampleSet, shipped_heldout
@@ -20,6 +21,7 @@ from drpo.llm.base import LLM, Role
 from drpo.llm.reward_model import check_reward_model
 from drpo.measuring.subject import Subject, read_subject
 from drpo.plan import Inputs, RunPlan, digest_of
+from drpo.rewriting.plan import Rewriting, identity_settings, meaning_embedder, rewriting_of
 from drpo.statistics import least_count
 from drpo.templates import Templates
 from drpo.types import Query
@@ -28,24 +30,27 @@ Custom = Mapping[Role, LLM]
 """A user's own objects for roles."""
 NOBODY: Custom = {}
 _NOT_SETTINGS = {
-    *("model", "alignment", "against", "against_model", "judge", "reward_model"),
+    *("model", "rewriter", "alignment", "against", "against_model", "judge", "reward_model"),
     *("data", "data_column", "limit", "cases", "embedder", "prompts", "shots"),
+    *("queries", "queries_column"),
 }
 """What stands in an identity as models and digests."""
 
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """A subject and who answers for it."""
+    """A subject and who answers for it. is_rewritten: whether its queries go through the rewriter."""
 
     role: Role
     subject: Subject
+    is_rewritten: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class MeasuringPlan(RunPlan):
     """A measurement before its first request. sides: one for `evaluate`, two for `compare`, none for
-    `audit-judge`, which has `cases` instead of `items`. source: where the queries come from."""
+    `audit-judge`, which has `cases` instead of `items`. source: where the queries come from. rewriting: what
+    rewrites the queries of the first side."""
 
     config: JudgingConfig
     judge_templates: JudgeTemplates
@@ -53,6 +58,7 @@ class MeasuringPlan(RunPlan):
     sides: tuple[Side, ...] = ()
     cases: tuple[Case, ...] = ()
     source: str = ""
+    rewriting: Rewriting | None = None
 
 
 def evaluate_plan(
@@ -65,18 +71,19 @@ def evaluate_plan(
         )
     if config.reward_model is not None:
         check_reward_model(config.reward_model)
-    subject = read_subject(config.alignment, "--alignment", config)
+    subject = read_subject(_alignment(config), "--alignment", config)
     models: dict[Role, ModelChoice] = {
         "base": base_model(config.model, "base", "--model", subject, config, environment, custom)
     }
-    return _measuring("evaluate", config, environment, models, (Side("base", subject),), custom)
+    side = Side("base", subject, config.rewrites)
+    return _measuring("evaluate", config, environment, models, (side,), custom)
 
 
 def compare_plan(
     config: CompareConfig, environment: Mapping[str, str], custom: Custom = NOBODY
 ) -> MeasuringPlan:
     """The plan of `drpo compare`."""
-    one = read_subject(config.alignment, "--alignment", config)
+    one = read_subject(_alignment(config), "--alignment", config)
     other = read_subject(config.against, "--against", config)
     models: dict[Role, ModelChoice] = {
         "base": base_model(
@@ -90,12 +97,13 @@ def compare_plan(
         )
         if against.identity != models["base"].identity:
             models["against"], role = against, "against"
-    if role == "base" and one.digest == other.digest:
+    if role == "base" and one.digest == other.digest and not config.rewrites:
         raise InputError(
             f"--alignment {one.name} and --against {other.name} are the same, at the same model; there is "
             "nothing to compare"
         )
-    return _measuring("compare", config, environment, models, (Side("base", one), Side(role, other)), custom)
+    sides = (Side("base", one, config.rewrites), Side(role, other))
+    return _measuring("compare", config, environment, models, sides, custom)
 
 
 def audit_plan(config: AuditConfig, environment: Mapping[str, str], custom: Custom = NOBODY) -> MeasuringPlan:
@@ -109,9 +117,18 @@ def audit_plan(config: AuditConfig, environment: Mapping[str, str], custom: Cust
     inputs = Inputs((), _no_examples(), Templates(config.prompts), files=(("cases.jsonl", text),))
     digests = {"cases": digest_of([asdict(case) for case in cases]), **_prompt_digests(inputs, templates)}
     return MeasuringPlan(
-        config, judge, inputs, "", _identity("audit-judge", config, judge, "", digests), templates,
+        config, judge, inputs, "", identity_of("audit-judge", config, judge, "", digests), templates,
         cases=cases, source=source,
     )  # fmt: skip
+
+
+def _alignment(config: AnsweringConfig) -> str:
+    """What is measured: a rewriter alone stands before the plain prompt."""
+    if config.alignment is not None:
+        return config.alignment
+    if config.rewrites:
+        return NONE
+    raise InputError("--alignment is missing: a run, an alignment file, none or urial; or name a --rewriter")
 
 
 def _measuring(
@@ -126,6 +143,8 @@ def _measuring(
     models = dict(models)
     if config.judge is not None or "judge" in custom or command == "compare":
         models["judge"] = _judge(config, environment, custom)
+    rewriting = rewriting_of(config, environment, custom)
+    models |= {} if rewriting is None else rewriting.models
     refuse_idle_flags(config, models.values())
     found = read_items(config.data or shipped_heldout(), column=config.data_column)
     items = distinct(found.items)
@@ -144,14 +163,16 @@ def _measuring(
         "items": digest_of([asdict(item) for item in items]),
         **dict(zip(("alignment", "against"), (side.subject.digest for side in sides), strict=False)),
         **_prompt_digests(inputs, judge_templates),
+        **({} if rewriting is None else rewriting.digests()),
     }
     embedders = sorted({side.subject.embedder for side in sides if side.subject.shots} - {""})
-    embedder = embedders[0] if embedders else ""
-    identity = _identity(command, config, models, embedder, digests)
+    embedder = embedders[0] if embedders else meaning_embedder(config)
+    identity = identity_of(command, config, models, embedder, digests)
     source = found.source if config.data else "the shipped held-out queries"
     return MeasuringPlan(
-        config, models, inputs, embedder, identity, judge_templates, items, sides, source=source
-    )
+        config, models, inputs, embedder, identity, judge_templates, items, sides,
+        source=source, rewriting=rewriting,
+    )  # fmt: skip
 
 
 def base_model(
@@ -224,20 +245,16 @@ def _prompt_digests(inputs: Inputs, judge: JudgeTemplates) -> dict[str, str]:
     return {**judge.digests(), "prompts/repair.j2": inputs.templates.digests()["repair.j2"]}
 
 
-def _identity(
+def identity_of(
     command: str,
-    config: JudgingConfig,
+    config: RunConfig,
     models: Mapping[Role, ModelChoice],
     embedder: str,
     digests: Mapping[str, str],
 ) -> dict[str, Any]:
-    everything = config.model_dump(mode="json")
-    settings = {
-        name: value
-        for name, value in everything.items()
-        if name in config.identity_fields() and name not in _NOT_SETTINGS
-    }
-    if command != "audit-judge":  # which samples; the others only draw their intervals with it
+    settings = {name: value for name, value in identity_settings(config).items() if name not in _NOT_SETTINGS}
+    # Which samples an audit asks for and a rewriter draws; the others only draw their intervals with it.
+    if command != "audit-judge" and "rewriter" not in models:
         settings.pop("random_seed")
     if "demo" not in {choice.provider for choice in models.values()}:
         settings = {name: value for name, value in settings.items() if not name.startswith("demo_")}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from drpo.evaluation_data import Item
 from drpo.jsonl import plain_lines, write_atomically
 from drpo.judging.scores import Judged, Policy, Summary, by_task, by_topic, summarise
 from drpo.measured import SCHEMA, SUMMARY_NAME
+from drpo.rewriting.contract import Rewrite
 from drpo.statistics import Estimate, Interval
 
 ITEMS_NAME = "items.jsonl"
@@ -23,7 +25,8 @@ MOST_MISSING = 0.05
 @dataclass(frozen=True, slots=True)
 class Answered:
     """One response and what became of it. shots: indices of the examples shown. problem: why there is no
-    score. reward: of a reward model, in its own units; None where none was asked or there is no response."""
+    score. reward: of a reward model, in its own units; None where none was asked or there is no response.
+    rewrite: what the base model read in place of the query; None where nothing is rewritten."""
 
     item: Item
     judged: Judged
@@ -32,6 +35,7 @@ class Answered:
     shots: tuple[int, ...] = ()
     problem: str = ""
     reward: float | None = None
+    rewrite: Rewrite | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """A line of items.jsonl, with the fields of just-eval's result files among its own."""
@@ -58,7 +62,24 @@ class Answered:
             if scored
             else None,
             "reward": self.reward,
+            **rewrite_fields(self.rewrite),
         }
+
+
+def rewrite_fields(rewrite: Rewrite | None) -> dict[str, Any]:
+    """What a line of a result file says of a rewritten query; nothing where nothing is rewritten."""
+    if rewrite is None:
+        return {}
+    return {"rewritten": rewrite.text, "kept": rewrite.kept or None, "rounds": list(rewrite.rounds)}
+
+
+def rewriting_facts(name: str | None, rewrites: Sequence[Rewrite]) -> dict[str, Any]:
+    """What a summary says of the rewriter `name`: how many queries it changed, and why others stand."""
+    if not rewrites:
+        return {}
+    kept = Counter(one.kept for one in rewrites if one.kept)
+    changed = sum(one.is_changed for one in rewrites)
+    return {"rewriter": {"name": name, "queries": len(rewrites), "changed": changed, "kept": dict(kept)}}
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,12 +45,13 @@ class Served:
     def waits(self) -> bool:
         """Whether finding the request to the model takes answers of other servers."""
         words = self.using.plan.subject.embedder == "lexical" or self.using.retriever is None
-        return self.using.fit is not None or not words
+        return self.using.fit is not None or self.using.rewriter is not None or not words
 
     async def asked(self, asking: Asking) -> Asked:
         """The request to the model. Raises Refusal where the conversation cannot be asked."""
         prompt = self._system_prompt(asking.system)
-        shots = await self.shots_for(asking.first_query)
+        rewrite = await self.using.rewrite(asking.query, asking.turns)
+        shots = await self.shots_for(asking.first_query if rewrite is None else rewrite.text)
         wanted, own = asking.wanted, self.using.sampling
         sampling = Sampling(
             own.temperature if wanted.temperature is None else wanted.temperature,
@@ -88,7 +89,11 @@ class Served:
         for choice in completion.choices:
             refuse_if_too_long(choice.finish_reason)
         answer = self.using.composer.answer
-        choices = tuple(replace(choice, text=answer(choice.text)) for choice in completion.choices)
+        texts = [answer(choice.text) for choice in completion.choices]
+        choices = tuple(
+            choice if choice.text == text else replace(choice, text=text)
+            for choice, text in zip(completion.choices, texts, strict=True)
+        )
         return choices, completion.usage
 
     def _system_prompt(self, said: str | None) -> str | None:

@@ -182,7 +182,7 @@ async def _opened(
         try:
             models: dict[str, Served] = {}
             for name, plan in plans.items():
-                opened = await open_using(plan, resources, asked_once(plan.choice, resources))
+                opened = await open_using(plan, resources, asked_once(plan.choice, resources), lasts=True)
                 using = _for_serving(opened, resources)
                 models[name] = Served(name, using, config.client_system, config.base_max_tokens, metrics)
             yield models

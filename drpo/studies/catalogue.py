@@ -1,4 +1,4 @@
-"""The six studies: which table of the paper (DRPO, arXiv 2411.08733) each of them makes, and from what."""
+"""The studies: which table of the paper (DRPO, arXiv 2411.08733) each of them makes, and from what."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from drpo.config_study import StudyConfig, names_of
 from drpo.errors import InputError
 from drpo.studies.cells import BaseModel, Cell, ExamplesSearch, RewardKind, Row, Search, Study
 from drpo.studies.cells import Settings as Settings
+from drpo.studies.rewriters import NAME as REWRITERS
+from drpo.studies.rewriters import rewriters_study
 
 MOST_SHOTS = 5
 """K of the paper's Figure 4 goes from 0 to this."""
@@ -200,6 +202,11 @@ def _shots(config: StudyConfig) -> Study:
     return Study("shots", "Number of shots (Figure 4)", ("K",), rows, notes, sweep=True)
 
 
+def _rewriters(config: StudyConfig) -> Study:
+    model = _only(REWRITERS, config)
+    return rewriters_study(config, model, _searches(config, model))
+
+
 STUDIES: Mapping[str, Callable[[StudyConfig], Study]] = {
     "results": _results,
     "transfer": _transfer,
@@ -207,5 +214,8 @@ STUDIES: Mapping[str, Callable[[StudyConfig], Study]] = {
     "search": _search,
     "reward": _reward,
     "shots": _shots,
+    REWRITERS: _rewriters,
 }
-"""By their names, in the order of the paper."""
+"""By their names, those of the paper in its order."""
+PAPERS = tuple(name for name in STUDIES if name != REWRITERS)
+"""Those of DRPO's paper, which share their searches: what `drpo study all` makes."""

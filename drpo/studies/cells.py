@@ -45,6 +45,7 @@ class Cell:
     """One evaluation: `model` answers by the alignment that `search` found, or by the baseline of this name.
 
     basic_prompt: the plain system prompt stands in the place of the found one. shots: K; None: as searched.
+    rewriter: what rewrites the queries, by its name in the settings, with the settings `rewriting`.
     """
 
     model: BaseModel
@@ -52,6 +53,8 @@ class Cell:
     baseline: str = NONE
     basic_prompt: bool = False
     shots: int | None = None
+    rewriter: str = ""
+    rewriting: Settings = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +71,8 @@ class Row:
 class Study:
     """One table of the paper. head: the names of the rows' first columns; notes: sentences about it; sweep:
     whether the rows are values of one number, which is drawn as a line; counts_prompts: whether the table
-    tells how many prompts the searches have tried."""
+    tells how many prompts the searches have tried; tells_wins: whether it tells how queries differ and how
+    often they do better than in the row they are held against."""
 
     name: str
     title: str
@@ -77,3 +81,4 @@ class Study:
     notes: tuple[str, ...] = ()
     sweep: bool = False
     counts_prompts: bool = False
+    tells_wins: bool = False

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from statistics import fmean
+from statistics import fmean, variance
 
-from drpo.bootstrap import bootstrap_means
+from drpo.bootstrap import bootstrap_mean, bootstrap_means
 from drpo.measuring.results import Answered, Evaluation
 from drpo.statistics import Estimate
 
@@ -69,6 +69,24 @@ def difference(ours: PartFigures, theirs: PartFigures, level: float, seed: int) 
         for mine, other in zip(ours.scores, theirs.scores, strict=True)
     ]
     return bootstrap_means(rows, level, seed=seed)[1]
+
+
+def query_scores(part: PartFigures) -> list[float | None]:
+    """The mean score of each query over its aspects; None where it has none."""
+    return [_mean(row) for row in part.scores]
+
+
+def variance_of(part: PartFigures) -> float | None:
+    """Of the queries' scores, with n - 1; None of fewer than two."""
+    had = [score for score in query_scores(part) if score is not None]
+    return variance(had) if len(had) > 1 else None
+
+
+def wins(ours: PartFigures, theirs: PartFigures, level: float, seed: int) -> Estimate:
+    """The share of the queries that score higher in ours than in theirs, equal ones as halves."""
+    pairs = zip(query_scores(ours), query_scores(theirs), strict=True)
+    worth = [None if a is None or b is None else 0.5 * ((a > b) - (a < b)) + 0.5 for a, b in pairs]
+    return bootstrap_mean(worth, level, seed=seed)
 
 
 def _values(answered: Answered, aspects: Sequence[str], evaluation: Evaluation) -> tuple[float | None, ...]:

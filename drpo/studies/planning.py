@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from drpo.alignment import read_alignment
+from drpo.alignment import Alignment, read_alignment
 from drpo.config import INITIAL_PROMPT, ExamplesConfig, OptimizeConfig, RunConfig
 from drpo.config_judging import NONE, EvaluateConfig
 from drpo.config_study import StudyConfig
@@ -31,8 +31,8 @@ _OWN = {
     "max_usd",
     "examples_depth",
 }
-_OF_SEARCH_ONLY = {"shots"}
-"""What an evaluation knows under the same name, but takes from the alignment."""
+_OF_SEARCH_ONLY = {"shots", "samples", "lambda_", "rewriter"}
+"""What an evaluation knows under the same name, but takes from the alignment, or means of a rewriter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +77,7 @@ class Planner:
             "demo_seed": cell.model.demo_seed,
             "alignment": alignment,
             **({} if cell.shots is None else {"shots": cell.shots}),
+            **({"rewriter": cell.rewriter, **dict(cell.rewriting)} if cell.rewriter else {}),
         }
         if self.config.judge is None:
             if cell.model.name != "demo":
@@ -86,11 +87,15 @@ class Planner:
 
     def derived(self, run: Path) -> Path:
         """The alignment of a search with the plain system prompt instead, as a file in the study's folder."""
-        found = replace(read_alignment(run), system_prompt=INITIAL_PROMPT, validation=None)
-        file = self.folder / "alignments" / f"{digest_of(found.as_dict())}.json"
+        file, found = self.derived_of(run)
         file.parent.mkdir(parents=True, exist_ok=True)
         found.save(file)
         return file
+
+    def derived_of(self, run: Path) -> tuple[Path, Alignment]:
+        """The same without writing it: where it is or would be, and what it is."""
+        found = replace(read_alignment(run), system_prompt=INITIAL_PROMPT, validation=None)
+        return self.folder / "alignments" / f"{digest_of(found.as_dict())}.json", found
 
     def check(self, study: Study) -> tuple[RunPlan, ...]:
         """The plans that can be made before anything is found. Raises InputError for what cannot be used."""
@@ -108,6 +113,8 @@ class Planner:
                 )
             plans.append(plan)
         plans += [self.examples(s.examples) for s in searches if s.examples is not None]
+        rewriting = dict.fromkeys(replace(cell, search=None) for cell in cells if cell.rewriter)
+        plans += [self.evaluation(cell, NONE) for cell in rewriting]
         for model in dict.fromkeys(cell.model for cell in cells):
             measured = self.evaluation(Cell(model), NONE)
             if all(item.safety for item in measured.items):

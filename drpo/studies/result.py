@@ -11,7 +11,7 @@ from drpo.errors import DrpoError
 from drpo.measuring.results import Evaluation
 from drpo.statistics import Estimate
 from drpo.studies.cells import Row, Study
-from drpo.studies.figures import GENERAL, SAFETY, PartFigures, difference, part_figures
+from drpo.studies.figures import GENERAL, SAFETY, PartFigures, difference, part_figures, variance_of, wins
 
 SCHEMA = 1
 _DIGITS = 6
@@ -60,13 +60,14 @@ Outcome = Measured | Missing
 @dataclass(frozen=True, slots=True)
 class RowFigures:
     """A row and what its cells came to. general and safety: None where nothing was measured. difference: to
-    the row `row.against`, over the general queries."""
+    the row `row.against`, over the general queries; wins: how often a query scores higher than there."""
 
     row: Row
     outcomes: tuple[Outcome, ...]
     general: PartFigures | None
     safety: PartFigures | None
     difference: Estimate | None = None
+    wins: Estimate | None = None
 
     @property
     def measured(self) -> tuple[Measured, ...]:
@@ -116,7 +117,7 @@ class StudyResult:
             **self.facts,
             "notes": list(self.study.notes),
             "head": list(self.study.head),
-            "rows": [_row_dict(row) for row in self.rows],
+            "rows": [_row_dict(row, tells_wins=self.study.tells_wins) for row in self.rows],
             "failed": len(self.failures),
             "cost": {"runs": len(self.runs), **total.as_dict()},
         }
@@ -143,7 +144,8 @@ def _compared(row: RowFigures, rows: Sequence[RowFigures], level: float, seed: i
     if other is None or row.general is None or other.general is None:
         return row
     found = difference(row.general, other.general, level, seed)
-    return RowFigures(row.row, row.outcomes, row.general, row.safety, found)
+    won = wins(row.general, other.general, level, seed)
+    return RowFigures(row.row, row.outcomes, row.general, row.safety, found, won)
 
 
 def costs_of(row: RowFigures) -> tuple[Cost, Cost]:
@@ -153,7 +155,7 @@ def costs_of(row: RowFigures) -> tuple[Cost, Cost]:
     return sum(searches.values(), Cost()), sum(evaluations.values(), Cost())
 
 
-def _row_dict(row: RowFigures) -> dict[str, Any]:
+def _row_dict(row: RowFigures, *, tells_wins: bool) -> dict[str, Any]:
     searches, evaluations = costs_of(row)
     return {
         "columns": list(row.row.columns),
@@ -163,6 +165,7 @@ def _row_dict(row: RowFigures) -> dict[str, Any]:
         "safety": None if row.safety is None else _part_dict(row.safety),
         "against": row.row.against,
         "difference": None if row.difference is None else estimate_dict(row.difference),
+        **(_wins_dict(row) if tells_wins else {}),
         "kept_initial": sum(measured.kept_initial for measured in row.measured),
         "prompts": [measured.prompts for measured in row.measured],
         "searches": searches.as_dict(),
@@ -171,6 +174,16 @@ def _row_dict(row: RowFigures) -> dict[str, Any]:
             [*(name for name, _ in measured.searches), measured.evaluation.run_dir.name]
             for measured in row.measured
         ],
+    }
+
+
+def _wins_dict(row: RowFigures) -> dict[str, Any]:
+    told = [measured.evaluation.facts.get("rewriter") for measured in row.measured]
+    rewritten = [None if one is None else {name: one[name] for name in ("changed", "kept")} for one in told]
+    return {
+        "variance": None if row.general is None else _rounded(variance_of(row.general)),
+        "wins": None if row.wins is None else estimate_dict(row.wins),
+        "rewritten": rewritten,
     }
 
 

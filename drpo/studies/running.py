@@ -14,13 +14,16 @@ from drpo.errors import DrpoError, InputError, StorageError
 from drpo.jsonl import write_atomically
 from drpo.plan import RunPlan
 from drpo.run import Hooks, calm_collector
-from drpo.studies.catalogue import STUDIES, repeats_of, study_named
+from drpo.run_log import between_runs
+from drpo.studies.catalogue import PAPERS, STUDIES, repeats_of, study_named
 from drpo.studies.cells import Cell, Study
 from drpo.studies.engine import AT_ONCE, Engine
 from drpo.studies.planning import Planner, limited, study_folder
 from drpo.studies.plot import draw
 from drpo.studies.progress import StudyProgress
 from drpo.studies.result import Outcome, StudyResult, figures_of
+from drpo.studies.rewriters import NAME as REWRITERS
+from drpo.studies.rewriters import source_of, with_own_queries
 from drpo.studies.table import markdown
 from drpo.tariffs import refuse_unpriced
 
@@ -60,11 +63,10 @@ def study_plan(name: str, config: StudyConfig, environment: Mapping[str, str]) -
     """The plan of the study of this name, or of `all`. Raises InputError for whatever cannot be used."""
     if name != ALL and name not in STUDIES:
         raise InputError(f"study {name!r}: expected {', '.join(STUDIES)} or {ALL}")
-    studies = tuple(study_named(each, config) for each in (STUDIES if name == ALL else (name,)))
+    config = with_own_queries(config) if name == REWRITERS else config
+    studies = tuple(study_named(each, config) for each in (PAPERS if name == ALL else (name,)))
     planner = Planner(config, environment, study_folder(config, environment))
     plans = tuple(plan for study in studies for plan in planner.check(study))
-    for plan in plans:
-        refuse_unpriced(limited(plan, config.concurrency, config.max_calls, config.max_usd), environment)
     return StudyPlan(config, studies, planner, plans)
 
 
@@ -73,16 +75,20 @@ async def run_studies(
 ) -> tuple[StudyResult, ...]:
     """The tables, each written to its folder. The same call again reads the runs and sends nothing.
 
-    What fails is in the results. Raises the cause where the whole is stopped.
+    What fails is in the results. Raises the cause where the whole is stopped, and InputError before anything
+    is made where --max-usd bounds what has no price.
     """
+    config = plan.config
+    for each in plan.plans:
+        refuse_unpriced(limited(each, config.concurrency, config.max_calls, config.max_usd), environment)
     progress = progress or StudyProgress(plan.folder, plan.cells, plan.simulated, hooks.notice)
     cells = dict.fromkeys(cell for study in plan.studies for row in study.rows for cell in row.cells)
-    with calm_collector():
+    with calm_collector(), between_runs():
         async with Engine(plan.planner, environment, hooks, progress, _at_once(plan)) as engine:
             found = dict(zip(cells, await asyncio.gather(*map(engine.outcome, cells)), strict=True))
     if hooks.stop.cause is not None:
         raise hooks.stop.cause
-    return tuple(_written(_result(study, plan, found), plan.config) for study in plan.studies)
+    return tuple(_written(_result(study, plan, found), config) for study in plan.studies)
 
 
 def _at_once(plan: StudyPlan) -> int:
@@ -111,11 +117,12 @@ def _facts(study: Study, plan: StudyPlan) -> dict[str, Any]:
     return {
         "models": [each.models["base"].identity for each in measured],
         "judges": list(dict.fromkeys(each.models["judge"].identity for each in measured)),
-        "data": f"{measured[0].source} ({len(measured[0].items)})",
+        "data": f"{source_of(measured[0].source)} ({len(measured[0].items)})",
         "repeats": repeats_of(config),
         "level": config.level,
         "sweep": study.sweep,
         "counts_prompts": study.counts_prompts,
+        **({"tells_wins": True} if study.tells_wins else {}),
     }
 
 

@@ -55,6 +55,7 @@ def _table(table: Json, rows: Sequence[Json]) -> Iterator[str]:
     level = f"{table['level']:.0%}"
     heads = [*table["head"], *aspects, "overall", f"{level} interval"]
     heads += ["range"] * (repeats > 1) + ["difference", f"{level} interval"]
+    heads += ["variance", "wins", f"{level} interval"] * bool(table.get("tells_wins"))
     heads += ["safety", f"{level} interval"] * any(row["safety"] for row in rows)
     heads += ["queries"] + ["prompts tried"] * bool(table["counts_prompts"])
     heads += ["search calls", "evaluation calls"]
@@ -80,6 +81,9 @@ def _cells(row: Json, width: int, table: Json, aspects: Sequence[str]) -> Iterat
         known = [mean for mean in general["repeats"] if mean is not None]
         yield f"{min(known):.2f} to {max(known):.2f}" if len(known) > 1 else "-"
     yield from _difference(row)
+    if table.get("tells_wins"):
+        yield number(row["variance"])
+        yield from _wins(row)
     if any(other["safety"] for other in table["rows"]):
         yield "-" if safety is None else number(safety["overall"]["mean"])
         yield "-" if safety is None else _interval(safety["overall"])
@@ -99,6 +103,15 @@ def _difference(row: Json) -> Iterator[str]:
         return
     yield f"{found['mean']:+.2f}"
     yield "-" if found["low"] is None else f"[{found['low']:+.2f}, {found['high']:+.2f}]"
+
+
+def _wins(row: Json) -> Iterator[str]:
+    found = row["wins"]
+    if found is None or found["mean"] is None:
+        yield from ("\\*" if row["against"] is None else "-", "" if row["against"] is None else "-")
+        return
+    yield f"{found['mean']:.1%}"
+    yield "-" if found["low"] is None else f"[{found['low']:.1%}, {found['high']:.1%}]"
 
 
 def _interval(estimate: Json) -> str:

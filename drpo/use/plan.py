@@ -15,20 +15,26 @@ from drpo.llm.base import LLM, Role
 from drpo.measuring.plan import base_model
 from drpo.measuring.subject import Subject, read_subject
 from drpo.plan import Inputs, RunPlan, digest_of
+from drpo.rewriting.plan import Rewriting, identity_settings, meaning_embedder, rewriting_of
 from drpo.templates import Templates
 from drpo.types import Query
 
-_NOT_SETTINGS = {*("model", "embedder", "prompts", "shots"), *("queries", "queries_column", "limit")}
+_NOT_SETTINGS = {
+    *("model", "rewriter", "embedder", "prompts", "shots"),
+    *("queries", "queries_column", "limit"),
+}
 
 
 @dataclass(frozen=True, slots=True)
 class UsePlan(RunPlan):
-    """An alignment and a model before the first request. items: the queries of `generate`, from `source`."""
+    """An alignment and a model before the first request. items: the queries of `generate`, from `source`.
+    rewriting: what rewrites a query before the model reads it."""
 
     config: UseConfig
     subject: Subject
     items: tuple[Item, ...] = ()
     source: str = ""
+    rewriting: Rewriting | None = None
 
     @property
     def choice(self) -> ModelChoice:
@@ -49,6 +55,8 @@ def use_plan(
     models: dict[Role, ModelChoice] = {
         "base": base_model(config.model, "base", "--model", subject, config, environment, custom or {})
     }
+    rewriting = rewriting_of(config, environment, custom)
+    models |= {} if rewriting is None else rewriting.models
     refuse_idle_flags(config, models.values())
     items: tuple[Item, ...] = ()
     source, cleaned = "", tuple[str, ...]()
@@ -59,9 +67,10 @@ def use_plan(
     files = (("alignment.json", subject.as_json()), ("items.jsonl", plain_lines(map(asdict, items))))
     queries = tuple(Query(item.query) for item in items)
     inputs = Inputs(queries, examples, Templates(config.prompts), cleaned, files=files)
-    embedder = subject.embedder if subject.shots else ""
+    embedder = (subject.embedder if subject.shots else "") or meaning_embedder(config)
     identity = _identity(command, config, models, embedder, subject, items)
-    return UsePlan(config, models, inputs, embedder, identity, subject, items, source)
+    identity["digests"] |= {} if rewriting is None else rewriting.digests()
+    return UsePlan(config, models, inputs, embedder, identity, subject, items, source, rewriting)
 
 
 def _identity(
@@ -72,13 +81,8 @@ def _identity(
     subject: Subject,
     items: tuple[Item, ...],
 ) -> dict[str, Any]:
-    everything = config.model_dump(mode="json")
-    settings = {
-        name: value
-        for name, value in everything.items()
-        if name in config.identity_fields() and name not in _NOT_SETTINGS
-    }
-    if models["base"].provider != "demo":
+    settings = {name: value for name, value in identity_settings(config).items() if name not in _NOT_SETTINGS}
+    if "demo" not in {choice.provider for choice in models.values()}:
         settings = {name: value for name, value in settings.items() if not name.startswith("demo_")}
     return {
         "command": command,

@@ -1,0 +1,1 @@
+"""Rewriters: what stands between a user's query and a frozen base model."""
