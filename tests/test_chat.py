@@ -119,3 +119,11 @@ def test_shots_that_are_looked_for_are_those_of_the_first_turn(shell: Shell) -> 
         talk(shell, server.url, first, other, "/reset", other, alignment="run")
         one, two, anew = (body["messages"] for body in server.bodies)
     assert two[: len(one)] == one and anew[1:-1] != one[1:-1]
+
+
+def test_another_alignment_is_asked_at_the_model_that_the_run_was_found_for(shell: Shell) -> None:
+    wanted = ("--depth", "2", "--max-extra-depth", "0", "--shots", "1", "--validate", "0")
+    shell.done("optimize", "--model", "demo", *wanted, "--run-dir", "found", "--quiet")
+    shell.env.setattr("sys.stdin", io.StringIO("/with none\nHow do I bake bread?\n"))
+    ran = shell.done("chat", "found")
+    assert "found" in ran.out and "none" in ran.out and "was made for no model" not in ran.err

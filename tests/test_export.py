@@ -40,15 +40,19 @@ def module_of(file: Path) -> Any:
     return module
 
 
-def given_to(program: str, script: Path, folder: Path) -> list[str]:
-    """What a written script gives to `program`, which a real shell starts."""
+def given_to(program: str, script: Path, folder: Path, *more: str) -> list[str]:
+    """What a written script, run with `more`, gives to `program`, which a real shell starts."""
     stand_in = folder / "bin" / program
-    stand_in.parent.mkdir()
+    stand_in.parent.mkdir(exist_ok=True)
     stand_in.write_text("#!/bin/sh\nprintf '%s\\0' \"$@\"\n")
     stand_in.chmod(0o755)
     path = f"{stand_in.parent}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(
-        ["sh", str(script)], env={**os.environ, "PATH": path}, capture_output=True, check=True, cwd=folder
+        ["sh", str(script), *more],
+        env={**os.environ, "PATH": path},
+        capture_output=True,
+        check=True,
+        cwd=folder,
     )
     return done.stdout.decode().split("\0")[:-1]
 
@@ -200,12 +204,13 @@ def test_lm_eval_is_given_a_page_as_one_question(shell: Shell) -> None:
 
 def test_the_vllm_script_serves_the_model_with_the_template_beside_it(shell: Shell) -> None:
     path = written(shell.folder)
-    flags = ("--tokenizer", HERE / "demo-lm", "--vllm-arg", "max-model-len=2048")
+    flags = ("--tokenizer", HERE / "demo-lm", "--vllm-arg", "max-model-len=2048", "--base-max-tokens", "256")
     folder = exported(shell, path, "vllm", *flags)
     given = given_to("vllm", folder / "serve.sh", shell.folder)
     assert given[:2] == ["serve", "some/model"]
     assert given[given.index("--chat-template") + 1] == str(folder / "chat_template.jinja")
     assert given[given.index("--max-model-len") + 1] == "2048"
+    assert given_to("vllm", folder / "serve.sh", shell.folder, "--port", "9 9") == [*given, "--port", "9 9"]
     exported(shell, path, "chat-template", "--tokenizer", HERE / "demo-lm")
     text = (shell.folder / "for-chat-template" / "chat_template.jinja").read_text("utf-8")
     assert (folder / "chat_template.jinja").read_text("utf-8") == text

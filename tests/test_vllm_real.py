@@ -7,18 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import random
-import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-import psutil
 import pytest
 
 from benchmarks.demo_lm import world
@@ -35,48 +30,14 @@ from drpo.respond import form_of_tokenizer
 from drpo.templates import Templates
 from tests.support.golden import FAMILIES, QUERY, SHOTS, SYSTEM, golden, messages, page, template
 from tests.support.managed import LEFT_AFTER_S
-from tests.support.processes import free_port, until
+from tests.support.processes import until
+from tests.support.real_vllm import KEY, ROOT, drpo, family_of, running, vllm_server
 
 pytestmark = [
     pytest.mark.vllm,
     pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed"),
 ]
-ROOT = Path(__file__).parents[1]
-SMALL = ("dtype=float32", "enforce-eager", "kv-cache-memory-bytes=134217728", "trust-request-chat-template")
 SEARCH = ("optimize", "--config", "demo-lm/drpo.toml", "--depth", "7", "--max-extra-depth", "0")
-KEY = "a-key-of-the-tests"
-# One thread: on two busy cores more of them wait for each other most of the time.
-ENVIRONMENT = {
-    "HF_HUB_OFFLINE": "1",
-    "OMP_NUM_THREADS": "1",
-    "TORCHDYNAMO_DISABLE": "1",
-    "VLLM_API_KEY": KEY,
-}
-
-
-def drpo(*arguments: object, log: IO[str] | int = subprocess.PIPE) -> subprocess.Popen[str]:
-    """drpo as a user runs it in the project's folder."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "drpo", *map(str, arguments)],
-        cwd=ROOT,
-        env={**os.environ, **ENVIRONMENT},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=log,
-        text=True,
-    )
-
-
-def family_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
-    """Every process that it has started, and what those have."""
-    try:
-        return psutil.Process(process.pid).children(recursive=True)
-    except psutil.Error:
-        return []
-
-
-def running(processes: list[psutil.Process]) -> list[psutil.Process]:
-    return [p for p in processes if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
 
 
 @dataclass
@@ -124,20 +85,8 @@ class Server:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """`drpo models serve`, ended by Ctrl-C, with nothing left."""
-    port = free_port()
-    flags = ("--port", port, *(part for flag in SMALL for part in ("--vllm-arg", flag)))
-    log = tmp_path_factory.mktemp("served") / "log"
-    with log.open("w") as stream:
-        process = drpo("models", "serve", "vllm/./demo-lm", *flags, log=stream)
-    until(lambda: "runs use this server as" in log.read_text() or process.poll() is not None, 180)
-    assert process.poll() is None, log.read_text()
-    family = family_of(process)
-    assert len(family) >= 3  # guard, front end, engine
-    yield Server(f"http://127.0.0.1:{port}/v1")
-    process.send_signal(signal.SIGINT)
-    process.communicate(timeout=60)
-    assert process.returncode == 0
-    assert running(family) == []
+    with vllm_server(tmp_path_factory.mktemp("served") / "log") as url:
+        yield Server(url)
 
 
 async def test_what_leaves_the_renderer_is_what_the_model_reads(server: Server) -> None:

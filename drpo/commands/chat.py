@@ -46,10 +46,19 @@ def command(alignment: str, config: Path | None, **flags: Any) -> None:
         stack = contextlib.AsyncExitStack()
         try:
             ready = runner.run(stack.enter_async_context(using(plan, env, tell)))
-            room = ChatRoom(runner, stack, ready, lambda name: use_plan("chat", name, settings, env), env)
+            beside = _at_the_same_model(settings, plan)
+            room = ChatRoom(runner, stack, ready, lambda name: use_plan("chat", name, beside, env), env)
             room.talk(sys.stdin)
         finally:
             runner.run(stack.aclose())
+
+
+def _at_the_same_model(settings: UseConfig, plan: UsePlan) -> UseConfig:
+    """The settings by which another alignment is asked beside: at the model that is talked to."""
+    known = plan.subject.found_for
+    if settings.model is not None or known is None:
+        return settings
+    return settings.model_copy(update={"model": "demo" if known.startswith("demo/") else known})
 
 
 async def _begin() -> None:

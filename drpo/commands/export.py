@@ -17,7 +17,7 @@ from drpo.settings import resolve
 
 _SETTINGS = (
     *("model", "shots", "embedder", "prompt_form", "temperature", "top_p", "base_max_tokens"),
-    *("prompts", "vllm_arg", "runs_dir"),
+    *("long_prompts", "prompts", "vllm_arg", "runs_dir"),
 )
 _WIDTH = max(len(target.name) for target in TARGETS)
 _TARGETS = "\n".join(f"  {target.name:{_WIDTH}}  {target.holds}" for target in TARGETS)

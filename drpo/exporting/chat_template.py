@@ -14,6 +14,7 @@ from drpo.exporting.words import comment, plain_line
 from drpo.llm.vllm.launch import Installation, Parallel, read_flags, server_command, server_spec
 
 TEMPLATE, SERVE = "chat_template.jinja", "serve.sh"
+_FURTHER = '"$@"'  # flags of whoever runs the script, such as --port
 _CLIENT_NOTE = (
     "A client's own system messages are put behind the alignment's, a blank line between them. "
     "The examples stand before every conversation."
@@ -173,7 +174,8 @@ def make_vllm(export: Export) -> Made:
         sent = shlex.quote(json.dumps(body))
         use = (f"curl -s {LOOPBACK}/chat/completions -H 'Content-Type: application/json' -d {sent}",)
     told = comment((*export.notes, *notes))
-    files.insert(0, (SERVE, f"#!/bin/sh\n# Written by drpo export --to vllm.\n{told}{script}exec {shown}\n"))
+    begin = f"#!/bin/sh\n# Written by drpo export --to vllm.\n{told}{script}"
+    files.insert(0, (SERVE, f"{begin}exec {shown} {_FURTHER}\n"))
     return Made(tuple(files), (f"sh {export.path(SERVE)}", *use), notes)
 
 

@@ -11,6 +11,7 @@ from drpo.compose import Composer, PromptForm, Sampling
 from drpo.config_use import UseConfig
 from drpo.errors import InputError, StorageError
 from drpo.exporting.content import render_content
+from drpo.exporting.context import keep_what_fits
 from drpo.exporting.export import Export, Made
 from drpo.exporting.named import NamedModel, named_model
 from drpo.exporting.shots import choose_shots
@@ -42,17 +43,21 @@ async def export_alignment(
 ) -> Exported:
     """Write `alignment` (a run, a file, none or urial) for `target`, a name of `TARGETS`.
 
-    folder: default one named after both, in the current one. Raises InputError where the target cannot hold
-    the alignment, and where a file is there that holds something else; nothing is written then.
+    folder: default one named after both, in the current one. Shots that the context of the named model has
+    no room for are left out, and a note says so. Raises InputError where the target cannot hold the
+    alignment, the context not even its system prompt, and where a file is there that holds something else;
+    nothing is written then.
     """
     subject = read_subject(alignment, "the alignment", config)
     folder = folder or Path(f"{_label(subject)}-{target}")
     shown = await choose_shots(subject, shots_for, environment)
-    shots = tuple(subject.examples[index] for index in shown.indices)
+    chosen = tuple(subject.examples[index] for index in shown.indices)
     form = _form(config, subject)
     composer = Composer(subject.templates, form, cut=subject.answer_end == "cut")
-    _refuse_halves(subject.system_prompt, *(part for shot in shots for part in (shot.query, shot.response)))
+    _refuse_halves(subject.system_prompt, *(part for shot in chosen for part in (shot.query, shot.response)))
     model = named_model(config.model, subject.found_for)
+    kept = await keep_what_fits(subject, composer, chosen, shots_for, config, model, environment)
+    shots = kept.shots
     export = Export(
         subject,
         composer,
@@ -63,7 +68,7 @@ async def export_alignment(
         tokenizer,
         config.vllm_arg,
         folder,
-        (shown.note, *_model_notes(subject, model, form)),
+        (shown.first(len(shots)).note, *kept.notes, *_model_notes(subject, model, form)),
         environment,
     )
     made = target_named(target).make(export)

@@ -15,12 +15,14 @@ _NAME = re.compile(r"[A-Za-z0-9.~/][A-Za-z0-9._:/@+~-]*")
 @dataclass(frozen=True, slots=True)
 class NamedModel:
     """What a server calls the model. url: where it is served, None: at the default of whoever asks. refuses:
-    fields of a request that it does not take. provider: openai, vllm, or empty where drpo knows none."""
+    fields of a request that it does not take. provider: openai, vllm, or empty where drpo knows none.
+    context_tokens: the model's own limit, where the catalog knows it."""
 
     name: str
     url: str | None = None
     refuses: frozenset[str] = frozenset()
     provider: str = ""
+    context_tokens: int | None = None
 
 
 def named_model(given: str | None, found_for: str | None) -> NamedModel | None:
@@ -52,5 +54,6 @@ def _parsed(text: str) -> NamedModel:
     spec = parse_model(text)
     if len(spec.urls) > 1:
         raise InputError(f"--model {text}: expected one URL, came {len(spec.urls)}")
-    refuses = spec.entry.refuses if spec.entry is not None else frozenset[str]()
-    return NamedModel(spec.name, spec.url, refuses, spec.provider)
+    if spec.entry is None:
+        return NamedModel(spec.name, spec.url, provider=spec.provider)
+    return NamedModel(spec.name, spec.url, spec.entry.refuses, spec.provider, spec.entry.context_tokens)

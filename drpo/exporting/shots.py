@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -25,10 +25,31 @@ OTHERS_AT_MOST = 2000
 
 @dataclass(frozen=True, slots=True)
 class FixedShots:
-    """Indices of the examples shown with every query, in their order, and in words how they were chosen."""
+    """Indices of the examples shown with every query, in their order. searched: how many the search showed.
+    how: in words how they were chosen, None where the search itself showed the same with every query."""
 
     indices: tuple[int, ...]
-    note: str
+    searched: int
+    how: str | None
+
+    @property
+    def note(self) -> str:
+        """What the files say of them."""
+        count, were = len(self.indices), f"the search showed the {self.searched}"
+        if not self.searched:
+            return "No examples are shown, as in the search."
+        were += " nearest to each query, which drpo serve and drpo generate do" if self.how else " first ones"
+        if not count:
+            return f"No examples are shown; {were}."
+        are = "1 example shown is" if count == 1 else f"{count} examples shown are"
+        if self.how:
+            return f"Fixed: the {are} {self.how}; {were}."
+        same = f"The {are} the same for every query"
+        return f"{same}, as in the search." if count == self.searched else f"{same}; {were}."
+
+    def first(self, count: int) -> FixedShots:
+        """Only so many of them."""
+        return replace(self, indices=self.indices[:count])
 
 
 async def choose_shots(
@@ -44,21 +65,12 @@ async def choose_shots(
         if typical_query is not None:
             why = "the examples are the same for every query" if count else "no examples are shown"
             raise InputError(f"--shots-for: {subject.name}: {why}; leave it out")
-        same = f"The {_examples(count)} shown are the same for every query, as in the search."
-        return FixedShots(tuple(range(count)), same if count else "No examples are shown, as in the search.")
-    loss = f"the search showed the {count} nearest to each query, which drpo serve and drpo generate do."
+        return FixedShots(tuple(range(count)), count, None)
     if typical_query is None:
         indices, how = _most_central(subject, environment)
-        return FixedShots(indices, f"Fixed: the {_examples(count)} shown are {how}; {loss}")
+        return FixedShots(indices, count, how)
     near = await _nearest(subject, typical_query, environment)
-    return FixedShots(
-        near,
-        f"Fixed: the {_examples(count)} shown are those nearest to the query {quoted(typical_query)}; {loss}",
-    )
-
-
-def _examples(count: int) -> str:
-    return "1 example" if count == 1 else f"{count} examples"
+    return FixedShots(near, count, f"nearest to the query {quoted(typical_query)}")
 
 
 async def _nearest(subject: Subject, query: str, environment: Mapping[str, str]) -> tuple[int, ...]:
@@ -85,7 +97,7 @@ def _most_central(subject: Subject, environment: Mapping[str, str]) -> tuple[tup
             by = f"by words, BM25, since no vectors of {subject.embedder} are kept on this machine"
     mean = vector_centrality(vectors) if vectors is not None else lexical_centrality(queries)
     order = np.argsort(-mean, kind="stable")[: subject.shots]
-    return tuple(order.tolist()), f"the most central ones (highest mean similarity to the others, {by})"
+    return tuple(order.tolist()), f"the most central (highest mean similarity to the others, {by})"
 
 
 def _kept_vectors(embedder: str, queries: Sequence[str], environment: Mapping[str, str]) -> Vectors | None:
