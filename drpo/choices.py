@@ -10,6 +10,7 @@ from drpo.config import CommonConfig, ExamplesConfig, RunConfig, flag
 from drpo.errors import InputError
 from drpo.llm.base import LLM, Role
 from drpo.llm.catalog import CatalogEntry, ModelSpec, normalise_url, parse_model, strong_model
+from drpo.llm.local_source import local_identity
 from drpo.llm.vllm.launch import Parallel, ServerSpec, read_flags, server_spec
 
 OPENAI_URL = "https://api.openai.com/v1"
@@ -70,8 +71,17 @@ def choose_models(
     judge = choices.get("base") if isinstance(config, ExamplesConfig) else None
     choices["evaluator"] = choice("evaluator", config.evaluator, judge or choices["optimizer"])
     choices["selector"] = choice("selector", config.selector, choices["evaluator"])
-    refuse_idle_flags(config, choices.values())
+    refuse_idle_flags(config, [*choices.values(), *_of_validation(config, environment, custom)])
     return choices
+
+
+def _of_validation(
+    config: CommonConfig, environment: Mapping[str, str], custom: Mapping[Role, LLM]
+) -> tuple[ModelChoice, ...]:
+    """The base model that a validation of improved examples asks, where one is named for it alone."""
+    if not isinstance(config, ExamplesConfig) or not config.validate or "base" in custom:
+        return ()
+    return () if config.base_model is None else (named_model("base", config.base_model, config, environment),)
 
 
 def refuse_idle_flags(config: RunConfig, choices: Collection[ModelChoice]) -> None:
@@ -105,6 +115,8 @@ def named_model(role: Role, name: str, config: RunConfig, environment: Mapping[s
     if spec.provider == "demo":
         identity = f"demo/seed={config.demo_seed},noise={config.demo_noise:g}"
         return ModelChoice(identity, "demo", "demo", entry=spec.entry)
+    if spec.provider == "local":
+        return ModelChoice(f"local/{local_identity(spec.name)}", "local", spec.name, entry=spec.entry)
     if spec.provider == "vllm" and not spec.urls:
         server = managed_server(spec, config)
         return ModelChoice(f"vllm/{server.identity}", "vllm", server.label, entry=spec.entry, server=server)

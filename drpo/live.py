@@ -27,6 +27,7 @@ from drpo.llm.client import OpenAIClient
 from drpo.llm.connections import Connections, Endpoint
 from drpo.llm.ledger import Ledger
 from drpo.llm.limits import Limit, Slots, Stop
+from drpo.llm.local_model import LocalModel
 from drpo.llm.metered import Metered
 from drpo.llm.recorder import Record
 from drpo.llm.retry import Patience, Retry
@@ -64,6 +65,7 @@ class Resources:
     slots: dict[str, Slots] = field(default_factory=dict)
     servers: Servers = field(default_factory=Servers)
     spreads: list[Spread] = field(default_factory=list)
+    local: dict[str, LocalModel] = field(default_factory=dict)
 
     async def close(self) -> None:
         """End servers, release connections and the record's file."""
@@ -73,6 +75,8 @@ class Resources:
                 stack.push_async_callback(self.ledger.close)
             stack.push_async_callback(self.servers.aclose)
             stack.push_async_callback(self.connections.aclose)
+            for model in self.local.values():
+                stack.callback(model.close)
 
 
 def live_model(choice: ModelChoice, resources: Resources, stop: Stop | None = None) -> LLM:
@@ -117,7 +121,7 @@ def _are_texts(choices: Sequence[object]) -> bool:
 def live_stream(choice: ModelChoice, resources: Resources) -> Streams:
     """The model's replies piece by piece, straight from its server; with several, each has its turn. A
     model that gives whole replies only gives them word by word."""
-    if choice.custom is not None or choice.provider == "demo":
+    if choice.custom is not None or choice.provider in ("demo", "local"):
         return WordByWord(_client(choice, resources))
 
     def client(endpoint: Endpoint) -> OpenAIClient:
@@ -187,6 +191,9 @@ def _client(choice: ModelChoice, resources: Resources, *, lean: bool = False) ->
         judge = config.demo_judge if isinstance(config, JudgingConfig) else "fair"
         world = World(config.demo_seed, config.demo_noise, judge=judge, latency_s=latency_s)
         return metered(SimulatedLLM(world))
+
+    if choice.provider == "local":
+        return metered(local_model(choice, resources))
 
     def at(endpoint: Endpoint) -> LLM:
         connections, timeout_s = resources.connections, config.timeout_s
@@ -268,8 +275,18 @@ def without_keys(environment: Mapping[str, str], config: RunConfig) -> dict[str,
     }
 
 
-def server_facts(choice: ModelChoice, resources: Resources) -> ServerFacts:
-    """What the model's own server knows about it. Of several servers, one that answers is asked."""
+def local_model(choice: ModelChoice, resources: Resources) -> LocalModel:
+    """The model in this process, loaded once for all roles that it plays."""
+    if choice.name not in resources.local:
+        resources.local[choice.name] = LocalModel(choice.name)
+    return resources.local[choice.name]
+
+
+def server_facts(choice: ModelChoice, resources: Resources) -> ServerFacts | LocalModel:
+    """What the model's own server knows about it, or the model itself in this process. Of several servers,
+    one that answers is asked."""
+    if choice.provider == "local":
+        return local_model(choice, resources)
     config = resources.config
     patience = Patience(resources.stop, random.Random(), deadline_s=config.deadline_s)
     endpoint: Callable[[], Awaitable[Endpoint]]

@@ -13,7 +13,7 @@ from drpo.choices import ModelChoice
 from drpo.compose import Composer, PromptForm, Sampling
 from drpo.errors import InputError, ProviderRefused
 from drpo.live import Resources, live_model, managed_server, server_facts
-from drpo.llm.base import Message, Request
+from drpo.llm.base import Message, Request, Role
 from drpo.llm.limits import Stop
 from drpo.llm.vllm.tokens import Refusal
 from drpo.plan import digest_of
@@ -26,10 +26,14 @@ _MARKS_PER_MESSAGE = 16
 
 
 async def choose_form(
-    base: ModelChoice, wanted: PromptForm | Literal["auto"], resources: Resources
+    base: ModelChoice,
+    wanted: PromptForm | Literal["auto"],
+    resources: Resources,
+    role: Role = "base",
 ) -> PromptForm:
-    """How the base model is asked. `auto`: the catalog knows base models; else a vLLM server's tokenizer
-    decides, and where that cannot be asked the catalog, or one chat that is tried."""
+    """How a model is asked that plays `role` and is not told how to reply. `auto`: the catalog knows base
+    models; else a vLLM server's tokenizer decides, and where that cannot be asked the catalog, or one chat
+    that is tried."""
     if wanted != "auto":
         return wanted
 
@@ -37,12 +41,12 @@ async def choose_form(
         known: PromptForm | None = None
         if base.entry is not None and base.entry.form != "auto":
             known = base.entry.form
-        if base.provider != "vllm":
+        if base.provider not in ("vllm", "local"):
             return known or "chat"
         if known == "text":
             return known  # some base models carry the chat template of their chat models
         told = await form_of_tokenizer(server_facts(base, resources))
-        return told or known or await _tried_chat(base, resources)
+        return told or known or await _tried_chat(base, resources, role)
 
     found = await resources.record.fact(f"prompt form of {base.identity}", probe)
     form: PromptForm = found if found in ("text", "chat-without-system") else "chat"
@@ -73,9 +77,9 @@ async def form_of_tokenizer(facts: Tokenizes) -> PromptForm | None:
     return "chat-without-system" if isinstance(one, Refusal) or one == other else "chat"
 
 
-async def _tried_chat(base: ModelChoice, resources: Resources) -> PromptForm:
+async def _tried_chat(base: ModelChoice, resources: Resources, role: Role) -> PromptForm:
     """For a server that cannot be asked for tokens: a chat is tried once."""
-    request = Request(base.identity, messages=(Message("user", "Hello"),), max_tokens=1)
+    request = Request(base.identity, messages=(Message("user", "Hello"),), max_tokens=1, role=role)
     try:
         # With an end of its own: that a chat is refused is an answer here, and not the end of the run.
         await live_model(base, resources, stop=Stop()).complete(request)
@@ -147,7 +151,7 @@ async def fit_context(
     sampling: says how long an answer may be. Raises InputError where that leaves no room for any prompt.
     """
     longest = sampling.max_tokens or 0
-    if long_prompts == "as-is" or base.provider != "vllm":
+    if long_prompts == "as-is" or base.provider not in ("vllm", "local"):
         return None
     facts = server_facts(base, resources) if resources.live else None
 

@@ -23,6 +23,7 @@ from drpo.config_align_pro import EstimateConfig
 from drpo.config_bpo import BuildConfig
 from drpo.config_judging import AuditConfig, CompareConfig, EvaluateConfig
 from drpo.config_study import StudyConfig
+from drpo.config_training import AlignProTrainConfig, BpoTrainConfig
 from drpo.config_use import GenerateConfig, RewriteConfig, ServeConfig
 from drpo.errors import InputError
 
@@ -32,6 +33,8 @@ _KINDS: tuple[type[RunConfig], ...] = (
     *(EvaluateConfig, CompareConfig, AuditConfig, GenerateConfig, RewriteConfig, ServeConfig),
     StudyConfig,
     BuildConfig,
+    BpoTrainConfig,
+    AlignProTrainConfig,
     EstimateConfig,
 )
 _ROLE_FIELDS = {

@@ -76,7 +76,7 @@ def tariffs_of(plan: RunPlan, environment: Mapping[str, str]) -> dict[str, RoleT
 
 def tariff_of(choice: ModelChoice) -> RoleTariff:
     """By the price list for a model at OpenAI's own address: a server elsewhere may use the same names."""
-    if choice.provider == "demo" or choice.server is not None:
+    if choice.provider in ("demo", "local") or choice.server is not None:
         return FREE
     return _listed(choice.name) if choice.urls == (OPENAI_URL,) else UNKNOWN
 

@@ -46,7 +46,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("choices",),
     ("plan",),
     ("tariffs", "estimate", "tracking"),
-    ("live", "wiring", "respond"),
+    ("live", "wiring", "respond", "over_record"),
     ("validating", "validating_examples"),
     ("searches", "search_events", "example_searches"),
     ("align_pro.rewarding",),
@@ -78,7 +78,7 @@ NARROW = {
     "options": {"config"},
 }
 CLIENTS = {
-    *("llm.client", "llm.simulated", "llm.embed", "llm.reward_model", "llm.reward_local"),
+    *("llm.client", "llm.simulated", "llm.embed", "llm.reward_model", "llm.reward_local", "llm.local_model"),
     *("llm.world", "llm.vllm.server"),
 }
 HEAVY = (

@@ -159,7 +159,7 @@ def save(model: Any, tokenizer: Any, out: Path) -> str:
         if name != "lm_head.weight"  # tied to the embeddings
     }
     save_file(weights, str(out / "model.safetensors"), metadata={"format": "pt"})
-    config = {**model.config.to_diff_dict(), "architectures": ["LlamaForCausalLM"], "dtype": "float32"}
+    config = {**model.config.to_diff_dict(), "architectures": [type(model).__name__], "dtype": "float32"}
     _write(out / "config.json", config)
     settings = json.loads((out / "tokenizer_config.json").read_text(encoding="utf-8"))
     _write(out / "tokenizer_config.json", {**settings, "tokenizer_class": "PreTrainedTokenizerFast"})

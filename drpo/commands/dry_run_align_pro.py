@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from drpo.align_pro.plan import EstimatePlan
+from drpo.align_pro.scoring import most_scores
 from drpo.commands.dry_run_facts import DryRun, check_embedder, dry_run_of
 from drpo.compose import Composer, PromptForm, Sampling
+from drpo.estimate.habits import response_habits
 from drpo.estimate.ranges import Range, exactly, total
 from drpo.estimate.roles import Batch, Recorded, RoleForecast, embedder_forecast, with_recorded
 from drpo.estimate.texts import (
@@ -20,7 +22,6 @@ from drpo.estimate.texts import (
     thinks,
 )
 from drpo.llm.base import ROLES, Role
-from drpo.measuring.ahead import response_habits
 from drpo.measuring.answering import made_for_another, wanted_form
 from drpo.measuring.forecasting import MeasuringForecast
 from drpo.tariffs import EMBEDDER_ROLE, tariffs_of
@@ -43,7 +44,10 @@ def look_ahead_estimate(
 def _notes(plan: EstimatePlan) -> list[str]:
     notes = [f"data: {note}" for note in plan.inputs.notes]
     moved = made_for_another(plan.subject, plan.models["base"])
-    return [*notes, moved] if moved is not None else notes
+    notes += [] if moved is None else [moved]
+    if scores := most_scores(plan):
+        notes.append(f"the bound takes up to {scores:,} log-probabilities of answers, of no call's count")
+    return notes
 
 
 def _forecast(plan: EstimatePlan, recorded: Recorded, environment: Mapping[str, str]) -> MeasuringForecast:
@@ -77,7 +81,7 @@ class _Sizing:
 
     def __init__(self, plan: EstimatePlan) -> None:
         self._plan, config, subject = plan, plan.config, plan.subject
-        wanted = wanted_form(config.asking, subject, plan.models["base"])
+        wanted = wanted_form(config, subject, plan.models["base"])
         self.habits = response_habits(plan.models["base"], wanted)
         self._form: PromptForm = "chat" if wanted == "auto" else wanted
         self.answers = Range(1, 1 + config.samples, 1 + config.samples).times(exactly(config.answers))

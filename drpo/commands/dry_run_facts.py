@@ -51,7 +51,7 @@ class Played:
 class DryRun:
     """All that is told of a run beforehand. refusals: why it would end before its first request; servers:
     lines for a shell that start what drpo would start; notes: what else is to be known; players: who plays
-    which role, in a study several models one role."""
+    which role, in a study several models one role. is_kept: whether the command leaves its run behind."""
 
     plan: RunPlan
     path: Path
@@ -63,6 +63,7 @@ class DryRun:
     servers: tuple[str, ...]
     notes: tuple[str, ...]
     players: tuple[Played, ...]
+    is_kept: bool = True
 
     @property
     def calls_verdict(self) -> Verdict | None:

@@ -26,12 +26,17 @@ def dry_run_json(told: DryRun) -> dict[str, Any]:
     return {
         "dry_run": True,
         "command": told.plan.identity["command"],
-        "run": {"path": str(told.path), "state": told.state, "process": told.process},
+        "run": {
+            "path": str(told.path) if told.is_kept else None,
+            "state": told.state,
+            "process": told.process,
+        },
         "refused": list(told.refusals),
         "simulated": told.plan.simulated,
         "embedder": told.plan.embedder or None,
         "settings": {
-            s.name: {"value": s.value, "from": s.source, "default": s.is_default} for s in told.settings
+            s.name.rstrip("_"): {"value": s.value, "from": s.source, "default": s.is_default}
+            for s in told.settings
         },
         **_extent(said),
         "roles": roles,

@@ -181,13 +181,13 @@ class _Looking:
         shots = getattr(search.config, "shots", 0) if cell.shots is None else cell.shots
         if folder is None:
             plan, more = supposed_evaluation(
-                self._planner.evaluation(Cell(cell.model), NONE),
+                self._planner.evaluation(_alone(cell), NONE),
                 search,
                 shots,
                 improving,
                 basic_prompt=cell.basic_prompt,
             )
-            key = (cell.model, shots, cell.basic_prompt, improving and run_path(improving))
+            key = (_alone(cell), shots, cell.basic_prompt, improving and run_path(improving))
             self._not_begun(cell, label, plan, key, more)
         elif not cell.basic_prompt:
             self._known(self._planner.evaluation(cell, str(folder)), label)
@@ -211,8 +211,8 @@ class _Looking:
             answer_end=alignment.answer_end,
             found_for=alignment.models.get("base"),
         )
-        plan = with_subject(self._planner.evaluation(Cell(cell.model), NONE), subject)
-        self._not_begun(cell, label, plan, (cell.model, file), Range())
+        plan = with_subject(self._planner.evaluation(_alone(cell), NONE), subject)
+        self._not_begun(cell, label, plan, (_alone(cell), file), Range())
 
     def _not_begun(self, cell: Cell, label: str, plan: MeasuringPlan, key: Hashable, more: Range) -> None:
         """Note an evaluation whose directory follows from what is found; equal ones are reckoned once."""
@@ -222,6 +222,11 @@ class _Looking:
             nowhere = self._planner.folder / "not-begun" / "calls.jsonl"
             self._supposed[key] = forecast_of_evaluation(plan, more, nowhere, self._environment)
         self.parts[cell] = Part(label, "evaluate", None, "begin", self._supposed[key], _kin(plan))
+
+
+def _alone(cell: Cell) -> Cell:
+    """The model of the cell with its rewriter, and no alignment."""
+    return Cell(cell.model, rewriter=cell.rewriter, rewriting=cell.rewriting)
 
 
 def _label(row: Row, number: int) -> str:

@@ -16,11 +16,12 @@ from drpo.data import ExampleSet
 from drpo.estimate.adding import spread
 from drpo.estimate.forecast import forecast
 from drpo.estimate.habits import habits_of
+from drpo.estimate.pending import NOTHING
 from drpo.estimate.ranges import Range
 from drpo.estimate.roles import Recorded, RunForecast
 from drpo.estimate.texts import longest_reply, text_tokens
 from drpo.llm.recorder import Record
-from drpo.measuring.ahead import NOTHING, ONCE, ahead_of
+from drpo.measuring.ahead import ahead_of
 from drpo.measuring.forecasting import measuring_forecast
 from drpo.measuring.plan import MeasuringPlan, Side
 from drpo.measuring.subject import Subject
@@ -93,7 +94,8 @@ def supposed_evaluation(
 def with_subject(plan: MeasuringPlan, subject: Subject) -> MeasuringPlan:
     """The same evaluation of another subject, which has no directory yet."""
     embedder = subject.embedder if subject.shots else ""
-    return replace(plan, sides=(Side("base", subject),), embedder=embedder)
+    side = Side("base", subject, plan.rewriting is not None)
+    return replace(plan, sides=(side,), embedder=embedder)
 
 
 def forecast_of_evaluation(
@@ -103,7 +105,7 @@ def forecast_of_evaluation(
     nowhere: a path where there is no record."""
     ahead = asyncio.run(ahead_of(plan, Record(nowhere, writable=False), environment))
     pending = tuple(
-        replace(one, unknown=one.unknown + more) if one.role == "base" and one.calls == ONCE else one
+        replace(one, unknown=one.unknown + more) if one.role == "base" and not one.is_trial else one
         for one in ahead.pending
     )
     return measuring_forecast(plan, replace(ahead, pending=pending), Recorded(), environment)

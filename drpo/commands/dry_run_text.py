@@ -42,8 +42,11 @@ def _lines(told: DryRun) -> Iterator[str]:
         yield from wrapped(f"! As it is, it would end before its first request: {safe(refusal)}", "  ")
     for said in _limits(told):
         yield from wrapped(said, "  ")
-    yield from ("", f"run        {safe(str(told.path))}")
-    yield f"           {_STATES[told.state].format(process=told.process)}"
+    if told.is_kept:
+        yield from ("", f"run        {safe(str(told.path))}")
+        yield f"           {_STATES[told.state].format(process=told.process)}"
+    else:
+        yield from ("", "run        none is left behind; --run-dir or --name keeps it, and resumes")
     for part in (
         part_lines(told),
         _roles(told),

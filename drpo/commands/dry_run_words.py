@@ -27,6 +27,11 @@ _SEARCH_LEGEND = (
     "Paper: DRPO, Appendix A.5, where each sample is a call; drpo asks for a prompt's samples in one.",
     _FAILURES,
 )
+_FINISHED = {
+    "generate": "All answers are there",
+    "rewrite": "All rewrites are there",
+    "bpo-build": "All pairs are there",
+}
 _LATER = "without a result until a higher limit goes on (exit code 9)"
 _MEASURING_SUFFICES: Mapping[Enough, str] = {
     "enough": "enough for the most it can take, but for what is sent again after a failure",
@@ -56,7 +61,7 @@ def words_of(told: DryRun) -> Words:
     """The words for this kind of run."""
     said = told.forecast
     if isinstance(said, MeasuringForecast):
-        what = "All answers are there" if _is_generate(told) else "This measurement has finished"
+        what = _FINISHED.get(_command(told), "This measurement has finished")
         return Words(
             f"{what}: nothing more would be sent.",
             _measured(told, said),
@@ -99,7 +104,11 @@ def _searched(told: DryRun, said: Forecast) -> str:
 
 
 def _measured(told: DryRun, said: MeasuringForecast) -> str:
-    if _is_generate(told):
+    if _command(told) == "rewrite":
+        return f"Expected: {said.items:,} queries, equal ones asked once, {_as_in(said)}."
+    if _command(told) == "bpo-build":
+        return f"Expected: {said.items:,} preferences, equal ones asked once, {_as_in(said)}."
+    if _command(told) == "generate":
         return f"Expected: {said.items:,} queries, equal ones asked once, answered as in {said.about}."
     kind = "queries" if "base" in told.plan.models else "questions to the judge"
     if "judge" not in told.plan.models:
@@ -107,12 +116,35 @@ def _measured(told: DryRun, said: MeasuringForecast) -> str:
     return f"Expected: {said.items:,} {kind}, with replies as in {said.about}."
 
 
-def _is_generate(told: DryRun) -> bool:
-    return str(told.plan.identity["command"]) == "generate"
+def _as_in(said: MeasuringForecast) -> str:
+    return said.about if said.about.startswith("rewrites") else f"with replies as in {said.about}"
+
+
+def _command(told: DryRun) -> str:
+    return str(told.plan.identity["command"])
+
+
+def _rewriting_legend(told: DryRun) -> Iterator[str]:
+    config = told.plan.config
+    if _command(told) != "rewrite" or "base" in told.plan.models:
+        yield "The words of a rewrite are not known yet: its query stands for it, its length is a range."
+    if getattr(config, "samples", 1) > 1:
+        yield (
+            "At least: all rewrites of a query are one text. At most: each is another one with another "
+            "answer, every reply is asked for again, and an endpoint gives one choice a request."
+        )
+    elif getattr(config, "rounds", 1) > 1:
+        yield "At least: one round a query. At most: all of them, each asked for again as --repairs allows."
+    elif _command(told) == "rewrite":
+        yield "At least: every reply is readable. At most: each is asked for again, as --repairs allows."
 
 
 def _measuring_legend(told: DryRun, said: MeasuringForecast) -> Iterator[str]:
-    command, judged = told.plan.identity["command"], "judge" in told.plan.models
+    command, judged = _command(told), "judge" in told.plan.models
+    if "rewriter" in told.plan.models:
+        yield from _rewriting_legend(told)
+    if command == "bpo-build":
+        yield "At least: every reply is readable. At most: each is asked for again, as --repairs allows."
     if command == "compare":
         yield "At least: every reply is readable, and responses not known yet are equal, which is a tie."
         yield "At most: they differ, and every reply of the judge is asked for again, as --repairs allows."

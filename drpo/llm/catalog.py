@@ -10,7 +10,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from drpo.errors import InputError
 
-Provider = Literal["demo", "openai", "vllm"]
+Provider = Literal["demo", "openai", "vllm", "local"]
 Form = Literal["chat", "text", "auto"]
 
 GPU_MEMORY_GB = 24
@@ -149,7 +149,10 @@ _ENTRIES: tuple[CatalogEntry, ...] = (
     _open("gpt-oss-120b", "openai/gpt-oss-120b", "chat", 131_072, 65.0, "reasoning", "mxfp4"),
 )
 
-_EXPECTED = "expected demo, an alias, openai/NAME or vllm/REPO-OR-PATH, each with @URL where it is served"
+_EXPECTED = (
+    "expected demo, an alias, openai/NAME or vllm/REPO-OR-PATH, each with @URL where it is served, or "
+    "local/REPO-OR-PATH"
+)
 _URL_FORM = "http(s)://HOST[:PORT][/PATH]"
 _LISTED = "`drpo models` lists the aliases"
 _KEY_REMEDY = "a key goes into DRPO_BASE_API_KEY (or _OPTIMIZER_, _EVALUATOR_, _SELECTOR_ for those roles)"
@@ -186,7 +189,7 @@ def parse_model(text: str) -> ModelSpec:
     provider, slash, rest = name.partition("/")
     if not slash:
         return _aliased(name, urls)
-    if provider not in ("openai", "vllm"):
+    if provider not in ("openai", "vllm", "local"):
         raise InputError(
             f"model {_shown(name)}: {_EXPECTED}; {_shown(provider)} is no provider "
             f"(a repository or path is written {_shown('vllm/' + name)}); {_LISTED}"
@@ -195,6 +198,12 @@ def parse_model(text: str) -> ModelSpec:
         raise InputError(
             f"model {_shown(name)}: expected a name without blanks behind {provider}/; {_LISTED}"
         )
+    if provider == "local":
+        if urls:
+            raise InputError(
+                f"model {_shown(name)}: expected no URL, it runs inside drpo; came @{_cut(urls[0])}"
+            )
+        return ModelSpec("local", rest, (), _entry_named("local", rest))
     known: Provider = "openai" if provider == "openai" else "vllm"
     return ModelSpec(known, rest, urls, _entry_named(known, rest))
 

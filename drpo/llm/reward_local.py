@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
-from drpo.errors import InputError
 from drpo.llm.faults import one_line
-from drpo.llm.vllm.local import model_digest
+from drpo.llm.local_source import LocalSource, Manner
 
 BATCH_TOKENS = 16_384  # with padding: what one batch of pairs may hold, at least one pair
-PROBE_S = 10.0
 
 _KIND = "ForSequenceClassification"
-_SERVED = "or a server's: vllm/NAME@URL"
+_MANNER = Manner("reward model", "reward model ", "reward", "or a server's: vllm/NAME@URL")
 
 
 class LocalRewardModel:
@@ -30,11 +26,7 @@ class LocalRewardModel:
     """
 
     def __init__(self, name: str) -> None:
-        folder = _folder(name)
-        self._folder = folder
-        self._shown = folder.name if folder else name
-        self._repository, _, revision = (str(folder), "", "") if folder else name.partition("@")
-        self._revision = revision or None
+        self._source = LocalSource(name, _MANNER)
         self._name = ""
         self._cut = 0
         self._config: Any = None
@@ -77,75 +69,25 @@ class LocalRewardModel:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
 
     def _open(self) -> None:
-        transformers = self._library()
-        self._config = self._reading(transformers.AutoConfig)
+        transformers = self._source.library()
+        self._config = self._source.read(transformers.AutoConfig)
         kinds = list(getattr(self._config, "architectures", None) or [])
         if not any(_KIND in kind for kind in kinds):
-            raise self._refusal(f"expected a model of the kind ...{_KIND}, came {kinds[:1] or 'no kind'}")
+            raise self._source.refusal(
+                f"expected a model of the kind ...{_KIND}, came {kinds[:1] or 'no kind'}"
+            )
         if self._config.num_labels != 1:
-            raise self._refusal(f"expected one label, the reward; it has {self._config.num_labels}")
-        if self._folder:
-            if not any(self._folder.glob("*.safetensors")):
-                raise self._no_safetensors()
-            self._name = f"{self._shown}#{model_digest(self._folder)}"
-        else:
-            self._revision = self._commit() or self._revision  # also what follows is read of this commit
-            self._name = f"{self._repository}@{self._revision}" if self._revision else self._repository
-        self._tokenizer = self._reading(transformers.AutoTokenizer)
+            raise self._source.refusal(f"expected one label, the reward; it has {self._config.num_labels}")
+        if not self._source.has_weights:
+            raise self._source.no_safetensors()
+        self._name = self._source.pinned()
+        self._tokenizer = self._source.read(transformers.AutoTokenizer)
         self._tokenizer.padding_side = self._tokenizer.truncation_side = "right"
 
-    def _commit(self) -> str | None:
-        """The commit that the settings were read of, by where the cache keeps them."""
-        hub = import_module("huggingface_hub")
-        path = hub.try_to_load_from_cache(self._repository, "config.json", revision=self._revision)
-        return Path(path).parent.name if isinstance(path, str) else None
-
-    def _library(self) -> Any:
-        try:
-            transformers = import_module("transformers")
-            import_module("torch")
-            import_module("transformers.utils.logging").disable_progress_bar()
-        except ImportError as error:
-            raise InputError(
-                f"reward model {self._shown}: transformers and torch are needed and cannot be imported "
-                f"({error}). pip install 'drpo[reward]', {_SERVED}"
-            ) from error
-        return transformers
-
-    def _reading(self, kind: Any, **options: Any) -> Any:
-        """What `kind` reads of the model: from the folder or the cache, else from the hub, once."""
-        options |= {"revision": self._revision, "trust_remote_code": False}
-        try:
-            return kind.from_pretrained(self._repository, local_files_only=True, **options)
-        except Exception as error:  # the library promises no common base
-            if self._folder or _is_final(error):
-                raise self._unreadable(error) from error
-        try:
-            self._reach_hub()
-            logging.getLogger(__name__).warning("fetching the reward model %s, once", self._repository)
-            return kind.from_pretrained(self._repository, **options)
-        except InputError:
-            raise
-        except Exception as error:
-            if _is_final(error):
-                raise self._unreadable(error) from error
-            raise InputError(
-                f"reward model {self._repository}: neither cached here nor to be had from the Hugging Face "
-                f"hub: {one_line(str(error), None)}. Fetch it where there is a network (hf download "
-                f"{self._repository}), give the path of its folder, {_SERVED}"
-            ) from error
-
-    def _reach_hub(self) -> None:
-        """Raise at once where the hub is out of reach, or the repository has no safetensors."""
-        hub = import_module("huggingface_hub")
-        info = hub.HfApi().model_info(self._repository, revision=self._revision, timeout=PROBE_S)
-        if not any(file.rfilename.endswith(".safetensors") for file in info.siblings or ()):
-            raise self._no_safetensors()
-
     def _load(self) -> Any:
-        transformers, torch = self._library(), import_module("torch")
+        transformers, torch = self._source.library(), import_module("torch")
         on_gpu = torch.cuda.is_available()
-        model, told = self._reading(
+        model, told = self._source.read(
             transformers.AutoModelForSequenceClassification,
             config=self._config,
             use_safetensors=True,
@@ -153,11 +95,11 @@ class LocalRewardModel:
             output_loading_info=True,
         )
         if missing := sorted(told["missing_keys"]):
-            raise self._refusal(f"expected trained weights, there are none for {missing[0]}")
+            raise self._source.refusal(f"expected trained weights, there are none for {missing[0]}")
         try:
             return model.eval().to("cuda" if on_gpu else "cpu")
         except torch.OutOfMemoryError as error:
-            raise self._no_memory() from error
+            raise self._source.no_memory() from error
 
     @property
     def _context(self) -> int:
@@ -180,7 +122,7 @@ class LocalRewardModel:
             chats = [self._tokenizer.apply_chat_template(_chat(p), tokenize=False) for p in pairs]
         except Exception as error:  # what a template raises is its own
             said = one_line(str(error), None)
-            raise self._refusal(f"its chat template takes no query and response: {said}") from error
+            raise self._source.refusal(f"its chat template takes no query and response: {said}") from error
         return self._tokenizer(chats, add_special_tokens=False, **options)
 
     def _batches(self, lengths: Sequence[int]) -> Iterator[list[int]]:
@@ -207,46 +149,10 @@ class LocalRewardModel:
             with torch.inference_mode():
                 values = self._model(**encoded).logits[:, 0].float().tolist()
         except torch.OutOfMemoryError as error:
-            raise self._no_memory() from error
+            raise self._source.no_memory() from error
         if not all(math.isfinite(value) for value in values):
-            raise self._refusal(f"expected finite rewards, came {values[0]}: its weights overflow")
+            raise self._source.refusal(f"expected finite rewards, came {values[0]}: its weights overflow")
         return [float(value) for value in values]
-
-    def _refusal(self, problem: str) -> InputError:
-        return InputError(f"reward model {self._shown}: {problem}. Name another one, {_SERVED}")
-
-    def _unreadable(self, error: Exception) -> InputError:
-        if isinstance(error, OSError) and "safetensors" in str(error):
-            return self._no_safetensors()
-        if _is_final(error):
-            return self._refusal("it needs code of its own to be run, which drpo never does")
-        return self._refusal(f"it cannot be read as a reward model: {one_line(str(error), None)}")
-
-    def _no_safetensors(self) -> InputError:
-        return self._refusal(
-            "it has no weights as safetensors, and drpo opens no pickles, which may run code. Convert them "
-            "(save_pretrained writes safetensors)"
-        )
-
-    def _no_memory(self) -> InputError:
-        return self._refusal(
-            "it does not fit into the GPU's free memory. Free some, or set CUDA_VISIBLE_DEVICES= for the "
-            "processor"
-        )
-
-
-def _folder(name: str) -> Path | None:
-    folder = Path(name).expanduser()
-    if folder.is_dir():
-        return folder.resolve()
-    if name.startswith((".", "~", "/")) or name.count("/") > 1 or not name.strip():
-        raise InputError(f"reward model {name}: expected a folder, there is none. Check the path")
-    return None
-
-
-def _is_final(error: Exception) -> bool:
-    """Said of what was found: the hub would not help."""
-    return isinstance(error, ValueError) and "trust_remote_code" in str(error)
 
 
 def _chat(pair: tuple[str, str]) -> list[dict[str, str]]:

@@ -1,0 +1,1 @@
+"""Training of rewriters through TRL: BPO's fine-tuning on pairs, Align-Pro's policy gradient for a reward."""
