@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import field_validator
 
 from drpo.align_pro.closed_form import check_lambda
-from drpo.config_asking import NONE, AskingConfig
-from drpo.config_common import RunConfig, setting
+from drpo.config_asking import NONE, AnswererConfig
+from drpo.config_common import setting
 
 MOST_LAMBDAS = 100
 
 
-class EstimateConfig(RunConfig):
+class EstimateConfig(AnswererConfig):
     """Settings of `drpo align-pro estimate`. What changes no request (lambdas, level, range) is no part of
     the run's identity: with others the same run is reckoned anew, and nobody is asked."""
 
-    model: str | None = setting(
-        None, "The frozen base model: as for optimize (default: the one the alignment was found for)."
-    )
     prompter: str | None = setting(
         None,
         "The reference prompter, asked by prompts/rewrite/prompter.j2: demo, openai/NAME, vllm/REPO@URL, or "
@@ -64,16 +61,6 @@ class EstimateConfig(RunConfig):
     data_column: str | None = setting(None, "Field of the data that holds the query.")
     limit: int | None = setting(100, "So many queries of the data at most, the first ones (published).", ge=1)
     level: float = setting(0.95, "Confidence of the intervals.", identity=False, gt=0.5, le=0.999)
-    shots: int | None = setting(None, "K: examples shown (default: as many as the alignment says).", ge=0)
-    embedder: str | None = setting(None, "How shots are found (default: as the alignment was searched).")
-    prompt_form: Literal["auto", "text", "chat", "chat-without-system"] = setting(
-        "auto",
-        "How the base model is asked; auto: as the alignment was searched, where the model is the same.",
-    )
-    base_max_tokens: int = setting(2048, "Longest response of the base model, in tokens.", ge=1)
-    long_prompts: Literal["drop-shots", "as-is"] = setting(
-        "drop-shots", "What becomes of a prompt too long for a vLLM server's context."
-    )
 
     @field_validator("lambda_", mode="before")
     @classmethod
@@ -90,10 +77,3 @@ class EstimateConfig(RunConfig):
         if not 1 <= len(found) <= MOST_LAMBDAS:
             raise ValueError(f"expected 1 to {MOST_LAMBDAS} numbers above 0, parted by commas")
         return tuple(sorted(found))
-
-    @property
-    def asking(self) -> AskingConfig:
-        """How the frozen model is asked, as other commands have it."""
-        names = ("model", "shots", "embedder", "prompt_form", "base_max_tokens", "long_prompts")
-        shared = {name: getattr(self, name) for name in (*names, "prompts", "runs_dir")}
-        return AskingConfig(**shared)

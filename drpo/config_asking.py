@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import Literal
 
-from drpo.config_common import setting
+from drpo.config_common import RunConfig, setting
 from drpo.config_rewriting import RewritingConfig
 
 NONE, URIAL = "none", "urial"
 """Baselines that have a name: the plain prompt without shots, and a fixed prompt with three fixed shots."""
 
 
-class AskingConfig(RewritingConfig):
-    """What asks a base model."""
+class AnswererConfig(RunConfig):
+    """A base model that answers queries as they come to it."""
 
     model: str | None = setting(
         None, "The base model: as for optimize (default: the one the alignment was found for)."
@@ -27,3 +27,7 @@ class AskingConfig(RewritingConfig):
     long_prompts: Literal["drop-shots", "as-is"] = setting(
         "drop-shots", "What becomes of a prompt too long for a vLLM server's context."
     )
+
+
+class AskingConfig(AnswererConfig, RewritingConfig):
+    """What asks a base model, with a rewriter in front of it or without."""

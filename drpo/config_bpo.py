@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pydantic import field_validator
+
 from drpo.config_common import RunConfig, setting
 
 
@@ -25,3 +27,10 @@ class BuildConfig(RunConfig):
     optimizer_temperature: float = setting(0.0, "Sampling of the optimizer; 0: greedy.", ge=0, le=2)
     optimizer_top_p: float | None = setting(None, "Sampling of the optimizer.", gt=0, le=1)
     out: Path | None = setting(None, "Folder for the data (default: in the run).", identity=False)
+
+    @field_validator("protect")
+    @classmethod
+    def _says_something(cls, passages: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(passage.strip() for passage in passages):
+            raise ValueError("expected a text, came a blank one")
+        return passages

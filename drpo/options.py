@@ -72,4 +72,6 @@ def _default(field: FieldInfo) -> str:
         return "  [required]"
     if default is None or default == () or isinstance(default, bool):
         return ""
+    if isinstance(default, tuple):
+        default = ",".join(f"{part:g}" if isinstance(part, float) else str(part) for part in default)
     return f"  [default: {default}]"

@@ -277,9 +277,12 @@ def digest_of(value: object) -> str:
     return hashlib.sha256(text.encode("ascii")).hexdigest()[:16]
 
 
+_NAMED_BY: tuple[Role, ...] = ("base", "optimizer", "judge", "rewriter")
+
+
 def default_name(plan: RunPlan) -> str:
     """The name of a run from its model and settings: the same command finds the same run."""
-    known = (plan.models[role] for role in ("base", "optimizer", "judge") if role in plan.models)
+    known = (plan.models[role] for role in _NAMED_BY if role in plan.models)
     last = next(known).name.rstrip("/").split("/")[-1]
     slug = "".join(c if c.isalnum() or c in "-_" else "-" for c in last.lower()).strip("-") or "model"
     command = str(plan.identity["command"])

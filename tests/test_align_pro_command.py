@@ -68,7 +68,27 @@ def test_a_dry_run_says_what_it_takes_and_leaves_nothing(shell: Shell, demo_run:
     calls = {role: found["calls"] for role, found in told["roles"].items()}
     assert calls["rewriter"]["expected"] == 6 and calls["base"]["most"] == 6 * 4 and not new.exists()
     assert calls["base"]["least"] == 6 and calls["evaluator"]["least"] >= 6
+    assert told["settings"]["lambda"]["value"] == [0.1, 0.3, 1.0, 3.0] and "lambda_" not in told["settings"]
     assert "nothing more would be sent" in shell.done(*again(demo_run, "--dry-run")).out
+
+
+def test_a_dry_run_counts_the_log_probabilities_where_the_model_may_tell_them(shell: Shell) -> None:
+    shell.write("queries.txt", "\n".join(QUERIES))
+    flags = [
+        "align-pro",
+        "estimate",
+        "--prompter",
+        "demo",
+        "--reward",
+        "dynamic/demo",
+        "--data",
+        "queries.txt",
+    ]
+    flags += ["--samples", "2", "--dry-run"]
+    served = [*flags, "--model", "vllm/toy@http://127.0.0.1:9/v1"]
+    assert "up to 112 log-probabilities" in shell.done(*served, "--answers", 2).out  # 8 x 2 x (1 + 3 x 2)
+    assert "log-probabilities" not in shell.done(*served).out
+    assert "log-probabilities" not in shell.done(*flags, "--model", "demo", "--answers", 2).out
 
 
 @pytest.mark.parametrize(
@@ -110,7 +130,8 @@ def test_lambda_is_a_flag_a_variable_and_a_key_of_a_file(tmp_path: Path) -> None
 
 
 def test_the_help_names_the_flag_and_both_commands(shell: Shell) -> None:
-    assert "--lambda TEXT" in shell.done("align-pro", "estimate", "--help").out
+    told = shell.done("align-pro", "estimate", "--help").out
+    assert "--lambda TEXT" in told and "[default: 0.1,0.3,1,3]" in " ".join(told.split())
     listed = shell.done("align-pro", "--help").out
     assert "estimate" in listed and "train" in listed
 

@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 
 import pytest
 
+import drpo
 from drpo.align_pro.closed_form import optimal
 from drpo.align_pro.estimating import run_estimate
 from drpo.align_pro.plan import estimate_plan
@@ -24,6 +25,7 @@ from drpo.config_align_pro import EstimateConfig
 from drpo.errors import BudgetSpent, ProviderRefused, RunConflict
 from drpo.llm.base import LLM, ROLES, Choice, Completion, Request, Role
 from drpo.llm.world.reading import take_apart
+from drpo.plan import digest_of
 from drpo.run import Hooks
 from drpo.settings import resolve
 from drpo.testing import ScriptedLLM
@@ -366,6 +368,22 @@ def test_a_reward_model_is_given_the_users_own_query_and_its_range_is_unknown(
     unknown, known = row_of(found, "lambda", 5).bound, row_of(ranged, "lambda", 5).bound
     assert unknown is not None and unknown.rewriting is None
     assert known is not None and known.rewriting == pytest.approx(40 * 4 / 6)
+
+
+def test_an_evaluation_records_each_reward_under_the_name_that_it_always_had(
+    tmp_path: Path, reward_url: str
+) -> None:
+    data = tmp_path / "queries.txt"
+    data.write_text("\n".join(QUERIES), encoding="utf-8")
+    name, run = f"vllm/rm@{reward_url}", tmp_path / "run"
+    settings: dict[str, Any] = {"reward_model": name, "data": str(data), "alignment": "none", "run_dir": run}
+    settings["models"] = {"base": ScriptedLLM(answers, "frozen")}
+    first = drpo.evaluate(**settings)
+    lines = [json.loads(line) for line in (run / "calls.jsonl").read_text("utf-8").splitlines()]
+    facts = {line["name"]: line["value"] for line in lines if line["kind"] == "fact"}
+    known = [facts[f"reward of {digest_of([name, *pair])}"] for pair in _Rewards.seen]
+    assert known == [one.reward for one in first.items] and len(known) == first.sent["reward"] == len(QUERIES)
+    assert drpo.evaluate(**settings).sent == {} and len(_Rewards.seen) == len(QUERIES)
 
 
 def test_a_reward_model_that_refuses_is_not_asked_by_each_query_again(tmp_path: Path) -> None:

@@ -144,7 +144,7 @@ async def test_what_the_doctor_has_sent_is_told_with_its_price(folder: Path) -> 
     async with vllm(folder, "org/m") as server:
         findings = await examined(model=f"vllm/org/m@{server.url}", price=("base=1000000/1000000",))
     (check,) = told(findings, "requests")
-    found = re.search(r"(\d+) tokens read and (\d+) written, \$(\d+)\.0000", check.said)
+    found = re.search(r"(\d+) tokens read and (\d+) written, \$(\d+)\.00", check.said)
     assert found is not None and int(found[1]) + int(found[2]) == int(found[3]) > 10
     assert check.said.startswith("1 sent by this doctor") and "4 questions to servers" in check.said
 

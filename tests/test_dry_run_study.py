@@ -40,8 +40,9 @@ STUDIES: dict[str, tuple[object, ...]] = {
     "parts": ("--shots", 1),
     "transfer": ("--models", "demo@1 demo@2"),
     "reward": ("--examples-depth", 1),
+    "rewriters": ("--rewrites", 2, "--price", "rewriter=1/3"),
 }
-HALFWAY = {"results": 40}
+HALFWAY = {"results": 40, "rewriters": 60}
 """A study that a limit of so many calls ends at first, between a finished run and one that has not begun."""
 
 

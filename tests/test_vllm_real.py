@@ -9,7 +9,7 @@ import asyncio
 import json
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -20,10 +20,11 @@ from benchmarks.demo_lm import world
 from drpo.compose import Composer, PromptForm, Sampling
 from drpo.config import INITIAL_PROMPT
 from drpo.data import read_queries
-from drpo.llm.base import Completion, Message, Request
+from drpo.llm.base import Choice, Completion, Message, Request
 from drpo.llm.client import OpenAIClient
 from drpo.llm.connections import Connections, Endpoint
 from drpo.llm.limits import Stop
+from drpo.llm.local_model import LocalModel
 from drpo.llm.retry import Patience
 from drpo.llm.vllm.tokens import ServerFacts
 from drpo.respond import form_of_tokenizer
@@ -116,6 +117,20 @@ async def test_the_server_tells_form_and_context(server: Server) -> None:
         assert await form_of_tokenizer(server.facts(connections)) == "chat"
         assert await server.facts(connections).context_tokens() == 2048
     finally:
+        await connections.aclose()
+
+
+async def test_the_server_tells_how_likely_an_answer_is_as_the_model_itself_does(server: Server) -> None:
+    asked = replace(Request("", messages=messages("chat")), temperature=1.0, top_p=1.0, max_tokens=30, n=3)
+    (sampled,) = await server.complete([replace(asked, seed=1)])
+    local, connections = LocalModel(str(ROOT / "demo-lm")), Connections()
+    try:
+        facts = server.facts(connections)
+        for choice in (*sampled.choices, Choice("It is", "length"), Choice("It is", "stop")):
+            told, own = await facts.score(asked, choice), await local.score(asked, choice)
+            assert told is not None and told == pytest.approx(own, abs=1e-3)
+    finally:
+        local.close()
         await connections.aclose()
 
 

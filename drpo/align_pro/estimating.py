@@ -7,15 +7,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
+from drpo.align_pro.bound import Distance, greedy_distance
 from drpo.align_pro.plan import EstimatePlan
 from drpo.align_pro.reckoning import estimation_of
 from drpo.align_pro.results import Estimation, Explored, Tried
 from drpo.align_pro.rewarding import Rewarding, open_rewarding
+from drpo.align_pro.scoring import Sampled, Scoring, distance_of, scoring_of
 from drpo.ask import Asker, derived_seed
 from drpo.compose import Composer, Sampling
 from drpo.data import ExampleSet
+from drpo.errors import ParameterRefused
 from drpo.live import Resources
-from drpo.llm.base import Role
+from drpo.llm.base import Request, Role
 from drpo.measuring.answering import made_for_another, wanted_form
 from drpo.measuring.progress import Counting
 from drpo.measuring.results import write_results
@@ -32,7 +35,7 @@ from drpo.search.engine import settle
 from drpo.types import Failed, Query
 from drpo.wiring import open_model, shots_of
 
-Answers = tuple[str, ...]
+_WRITTEN = ("stop", "length")
 
 
 async def run_estimate(
@@ -86,13 +89,15 @@ async def _explored(
     item = plan.items[place]
     counts = Counter(one.text for one in rewrites)
     texts = [item.query, *(text for text in counts if text != item.query)]
-    asked = [(frozen, text) for text in texts] + [(policy, item.query)] * (policy is not None)
-    answers = await settle(model.answers(text) for model, text in asked if model is not None)
-    pairs = [(item.query, answer) for found in answers if not isinstance(found, Failed) for answer in found]
+    asked = [(frozen, text) for text in texts]
+    asked += [(policy, item.query)] if policy is not None else []
+    given = await settle(model.answers(text) for model, text in asked)
+    pairs = [(item.query, text) for found in given if not isinstance(found, Failed) for text in found.texts]
     rewards = iter(await rewarding.rewards(pairs))
+    distances = await settle(distance_of_answers(given[0], found) for found in given)
     tried = [
-        _tried(text, found, [] if isinstance(found, Failed) else [next(rewards) for _ in found])
-        for (_, text), found in zip(asked, answers, strict=True)
+        _tried(text, found, [] if isinstance(found, Failed) else [next(rewards) for _ in found.texts], apart)
+        for (_, text), found, apart in zip(asked, given, distances, strict=True)
     ]
     by_text = {one.text: one for one in tried[: len(texts)]}
     return Explored(
@@ -104,18 +109,43 @@ async def _explored(
     )
 
 
-def _tried(text: str, answers: Answers | Failed, rewards: Sequence[float | Failed]) -> Tried:
-    if isinstance(answers, Failed):
-        return Tried(text, (), (), answers.reason)
+def _tried(
+    text: str, found: Answers | Failed, rewards: Sequence[float | Failed], distance: Distance | None
+) -> Tried:
+    if isinstance(found, Failed):
+        return Tried(text, (), (), found.reason)
     known = tuple(reward for reward in rewards if not isinstance(reward, Failed))
     problem = next((reward.reason for reward in rewards if isinstance(reward, Failed)), "")
-    return Tried(text, answers, known, problem)
+    return Tried(text, found.texts, known, problem, distance)
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What a model answers to one query. texts: at least one. sampled: of several, their distribution, as
+    far as it can be known; None where it cannot, and for one, which is greedy."""
+
+    texts: tuple[str, ...]
+    is_greedy: bool
+    sampled: Sampled | None = None
+
+
+async def distance_of_answers(one: Answers | Failed, other: Answers | Failed) -> Distance | None:
+    """d_TV of two models' answers; None where nobody knows it."""
+    if isinstance(one, Failed) or isinstance(other, Failed):
+        return None
+    if one is other:
+        return Distance(0.0, 0.0)
+    if one.is_greedy:
+        return greedy_distance(one.texts[0], other.texts[0])
+    if one.sampled is None or other.sampled is None:
+        return None
+    return await distance_of(one.sampled, other.sampled)
 
 
 @dataclass(frozen=True, slots=True)
 class Frozen:
     """A model that is not trained, asked by an alignment. shots: per query as it reads it. count: how many
-    answers it gives to each; one is greedy, several are samples."""
+    answers it gives to each; one is greedy, several are samples. scoring: who knows how likely those are."""
 
     asker: Asker
     role: Role
@@ -127,6 +157,7 @@ class Frozen:
     fit: ContextFit | None
     count: int
     random_seed: int
+    scoring: Scoring | None = None
 
     async def answers(self, query: str) -> Answers | Failed:
         """At least one answer; `Failed` where there is none: the query is too long, or all were held back."""
@@ -145,8 +176,23 @@ class Frozen:
             request = replace(request, n=self.count, seed=seed)
         samples = self.asker.sample(request, self.composer.answer)
         found = await settle(sample.value() for sample in samples)
-        answers = tuple(one for one in found if not isinstance(one, Failed))
-        return answers or next(one for one in found if isinstance(one, Failed))
+        texts = tuple(one for one in found if not isinstance(one, Failed))
+        if not texts:
+            return next(one for one in found if isinstance(one, Failed))
+        return Answers(texts, self.count == 1, await self._sampled(request))
+
+    async def _sampled(self, request: Request) -> Sampled | None:
+        """The answers as the model wrote them, read from the record; None where their distribution is not
+        known, or one of them was held back."""
+        if self.scoring is None or self.count == 1:
+            return None
+        try:
+            choices = (await self.asker.llm.complete(request)).choices
+        except ParameterRefused:  # the answers came one by one
+            return None
+        if len(choices) < self.count or any(one.finish_reason not in _WRITTEN for one in choices):
+            return None
+        return Sampled(request, self.scoring, choices)
 
     def report(self) -> str | None:
         """How often the context was too short, in words; None if it never was."""
@@ -158,10 +204,13 @@ async def _frozen(
 ) -> Frozen:
     config, subject, choice = plan.config, plan.subject, plan.models[role]
     llm = await open_model(choice, resources)
-    form = await choose_form(choice, wanted_form(config.asking, subject, choice), resources)
+    form = await choose_form(choice, wanted_form(config, subject, choice), resources)
     composer = Composer(subject.templates, form, cut=subject.answer_end == "cut")
-    temperature = 0.0 if config.answers == 1 else config.answer_temperature
-    sampling = Sampling(temperature=temperature, max_tokens=config.base_max_tokens)
+    is_greedy = config.answers == 1
+    temperature = 0.0 if is_greedy else config.answer_temperature
+    scoring = None if is_greedy else scoring_of(choice, resources, form, temperature)
+    # Scores are of plain samples: a server's own top_p would cut the unlikely ones off.
+    sampling = Sampling(temperature, 1.0 if scoring else None, config.base_max_tokens)
     return Frozen(
         asker=Asker(llm, plan.inputs.templates, repairs=0),
         role=role,
@@ -173,6 +222,7 @@ async def _frozen(
         fit=await fit_context(choice, config.long_prompts, resources, composer, sampling),
         count=config.answers,
         random_seed=config.random_seed,
+        scoring=scoring,
     )
 
 
@@ -186,7 +236,7 @@ async def _writer(plan: EstimatePlan, resources: Resources) -> Writer:
         prompter.format,
         prompter.templates,
         prompter.sampling,
-        await choose_form(prompter.choice, "auto", resources),
+        await choose_form(prompter.choice, "auto", resources, "rewriter"),
         random_seed=config.random_seed,
     )
 

@@ -63,8 +63,7 @@ def estimate_plan(
 ) -> EstimatePlan:
     """The plan of `drpo align-pro estimate`. custom: your own objects for "base", "rewriter", "against",
     "evaluator" and "selector". Raises InputError for whatever cannot be used."""
-    asking = config.asking
-    subject = read_subject(config.alignment, "--alignment", asking)
+    subject = read_subject(config.alignment, "--alignment", config)
     prompter = _prompter(config, environment, custom)
     models: dict[Role, ModelChoice] = {
         "base": base_model(config.model, "base", "--model", subject, config, environment, custom),

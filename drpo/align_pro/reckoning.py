@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
-from drpo.align_pro.bound import bound, greedy_distance
+from drpo.align_pro.bound import bound
 from drpo.align_pro.plan import EstimatePlan
 from drpo.align_pro.results import Estimation, Explored, Kind, Row, Side, Tried, Weighed
 from drpo.align_pro.sampled import BEST, REFERENCE, Tilted, honest, pick, reference, tilt
@@ -73,7 +73,7 @@ def _rows(plan: EstimatePlan, used: Sequence[Weighed]) -> list[Row]:
     for place in reversed(range(len(plan.config.lambda_))):
         points.append(("lambda", plan.config.lambda_[place], [one.tilts[place] for one in used]))
     points.append(("best", BEST, _at(used, BEST)))
-    distances = _Distances(_rewriting_distances(plan, used), _policy_distances(plan, used))
+    distances = _Distances(_rewriting_distances(used), _policy_distances(used))
     return [_row(plan, used, kind, tilts, distances) for kind, _, tilts in points]
 
 
@@ -162,33 +162,28 @@ def _side(plan: EstimatePlan, tried: Sequence[Tried]) -> Side:
     return Side(_estimate(plan, means), _variance(singles))
 
 
-def _rewriting_distances(plan: EstimatePlan, used: Sequence[Weighed]) -> list[float] | None:
-    """d_TV of the frozen model's answers to the query and to its rewrites, as they are drawn. Known where
-    it is greedy; where it samples nobody has the log-probabilities that would tell."""
-    if plan.config.answers > 1:
+def _rewriting_distances(used: Sequence[Weighed]) -> list[float] | None:
+    """d_TV of the frozen model's answers to the query and to its rewrites, as they are drawn."""
+    return _all_known([_rewriting_distance(one.explored) for one in used])
+
+
+def _rewriting_distance(explored: Explored) -> float | None:
+    answered = [(tried.distance, count) for tried, count in explored.rewrites if tried.answers]
+    known = [(distance.value, count) for distance, count in answered if distance is not None]
+    if len(known) < len(answered):
         return None
-    return [
-        math.fsum(n * _distance(one.explored.own, tried) for tried, n in _answered(one.explored))
-        / sum(n for _, n in _answered(one.explored))
-        for one in used
-    ]
+    return math.fsum(value * count for value, count in known) / sum(count for _, count in known)
 
 
-def _answered(explored: Explored) -> list[tuple[Tried, int]]:
-    return [(tried, count) for tried, count in explored.rewrites if tried.answers]
-
-
-def _policy_distances(plan: EstimatePlan, used: Sequence[Weighed]) -> list[float] | None:
+def _policy_distances(used: Sequence[Weighed]) -> list[float] | None:
     """The same of an aligned policy's answers and the frozen model's, both to the query itself."""
-    policies = [one.explored.policy for one in used]
-    known = [policy for policy in policies if policy is not None and policy.answers]
-    if plan.config.answers > 1 or len(known) < len(used):
-        return None
-    return [_distance(one.explored.own, policy) for one, policy in zip(used, known, strict=True)]
+    found = [None if one.explored.policy is None else one.explored.policy.distance for one in used]
+    return _all_known([None if distance is None else distance.value for distance in found])
 
 
-def _distance(one: Tried, other: Tried) -> float:
-    return greedy_distance(one.answers[0], other.answers[0]).value
+def _all_known(values: Sequence[float | None]) -> list[float] | None:
+    known = [value for value in values if value is not None]
+    return known if len(known) == len(values) else None
 
 
 def _policies(used: Sequence[Weighed]) -> list[Tried]:

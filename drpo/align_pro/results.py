@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from drpo.align_pro.bound import Bound
+from drpo.align_pro.bound import Bound, Distance
 from drpo.align_pro.plan import COMMAND
 from drpo.align_pro.sampled import Drawn, Off, Reference, Tilted, best
 from drpo.evaluation_data import Item
@@ -22,12 +22,14 @@ Kind = Literal["reference", "lambda", "best"]
 @dataclass(frozen=True, slots=True)
 class Tried:
     """A query as the frozen model read it, what it answered, and the rewards of these answers for the
-    user's own query. problem: why there is no answer, or why some have no reward."""
+    user's own query. problem: why there is no answer, or why some have no reward. distance: d_TV between
+    these answers and the frozen model's to the query itself; None where it is not known."""
 
     text: str
     answers: tuple[str, ...]
     rewards: tuple[float, ...]
     problem: str = ""
+    distance: Distance | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -36,6 +38,9 @@ class Tried:
             "answers": list(self.answers),
             "rewards": list(self.rewards),
             "problem": self.problem or None,
+            "distance": None
+            if self.distance is None
+            else {"value": self.distance.value, "error": self.distance.error},
         }
 
 

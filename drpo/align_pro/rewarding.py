@@ -33,7 +33,7 @@ class Rewarding(Protocol):
     @property
     def name(self) -> str: ...
 
-    async def rewards(self, pairs: Sequence[Pair]) -> list[float | Failed]:
+    async def rewards(self, pairs: Sequence[Pair]) -> Sequence[float | Failed]:
         """One for each pair, same order; `Failed` where a judge's reply cannot be read."""
         ...
 
@@ -50,6 +50,11 @@ async def open_rewarding(plan: RunPlan, resources: Resources, reward_model: str)
             role: await open_model(plan.models[role], resources) for role in ("selector", "evaluator")
         }
         return DynamicRewarding(dynamic_reward(plan, models), plan.models["evaluator"].identity)
+    return await open_model_rewarding(reward_model, resources)
+
+
+async def open_model_rewarding(reward_model: str, resources: Resources) -> ModelRewarding:
+    """The reward model of this name. Raises InputError where there is none."""
     from drpo.llm.reward_model import KEY_VARIABLES, open_reward_model
 
     config = resources.config
@@ -112,7 +117,7 @@ class ModelRewarding:
     def name(self) -> str:
         return self._model.name
 
-    async def rewards(self, pairs: Sequence[Pair]) -> list[float | Failed]:
+    async def rewards(self, pairs: Sequence[Pair]) -> list[float]:
         """Whoever has its turn computes what came before it too, so that batches are full."""
         known = {*self._found, *self._waiting}
         self._waiting += [pair for pair in dict.fromkeys(pairs) if pair not in known]

@@ -87,8 +87,13 @@ def _bound(summary: Json) -> Iterator[str]:
     known = rows[0]["bound"]
     yield ""
     yield "bound on what a prompter leaves out against an aligned policy (Theorem 6.1 of Align-Pro):"
-    needs = "greedy answers and the range of the reward"
-    yield f"  policy     {_term(known['policy'], f'needs --against-model, {needs}')}"
+    needs = (
+        "the range of the reward, and greedy answers or log-probabilities (of samples: local/ models, and "
+        "vLLM servers asked as a chat at --answer-temperature 1)"
+    )
+    others = needs if known["rewriting"] is None or summary["policy"] is not None else ""
+    missing = ", ".join(filter(None, ("" if summary["policy"] else "--against-model", others)))
+    yield f"  policy     {_term(known['policy'], f'needs {missing}')}"
     yield f"  rewriting  {_term(known['rewriting'], f'needs {needs}')}"
     for row in rows:
         terms, gap = row["bound"], ""

@@ -189,3 +189,8 @@ def habits_of_base(base: ModelChoice | None, prompt_form: str) -> Habits:
         return PLAIN_BASE
     known = base.entry if base is not None else None
     return CHAT_BASE if known is not None and known.form == "chat" else PLAIN_BASE
+
+
+def response_habits(base: ModelChoice, form: str) -> Habits:
+    """What to expect of a base model's responses, and how its prompts are counted."""
+    return DEMO if base.provider == "demo" else habits_of_base(base, form)

@@ -20,6 +20,7 @@ REWARD_FACT = "reward of "
 """How the facts begin that hold a reward model's values (`drpo.measuring.evaluating`)."""
 _TEXTS_A_REQUEST = 256  # of an embedding endpoint: `drpo.llm.embed`
 _TOKENS_A_TEXT = 8
+_NOTHING = Range()
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,15 +201,19 @@ def with_recorded(
 
 
 def embedder_forecast(
-    groups: Sequence[Sequence[str]], characters_per_token: float, tariff: RoleTariff
+    groups: Sequence[Sequence[str]],
+    characters_per_token: float,
+    tariff: RoleTariff,
+    unknown: Range = _NOTHING,
 ) -> RoleForecast:
     """An embedder's share: each group of texts in as few requests as hold it. At least none: vectors may be
-    cached, and those of a run that goes on are recorded."""
+    cached, and those of a run that goes on are recorded. unknown: tokens of texts that are not there yet, on
+    top."""
     requests = [-(-len(texts) // _TEXTS_A_REQUEST) for texts in groups]
     characters = [sum(map(len, texts)) for texts in groups]
     size = sum(len(text.encode("utf-8", "replace")) for texts in groups for text in texts)
     most = size + _TOKENS_A_TEXT * sum(map(len, groups))
-    tokens = Range(0, sum(characters) / characters_per_token, most)
+    tokens = Range(0, sum(characters) / characters_per_token, most) + replace(unknown, least=0.0)
     usd = None
     if tariff.known:
         usd = tokens.times(exactly(tariff.input_usd / 1_000_000))

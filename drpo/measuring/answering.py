@@ -7,7 +7,7 @@ from typing import Literal
 
 from drpo.choices import ModelChoice
 from drpo.compose import Composer, PromptForm, Sampling
-from drpo.config_asking import AskingConfig
+from drpo.config_asking import AnswererConfig, AskingConfig
 from drpo.data import ExampleSet
 from drpo.live import Resources
 from drpo.llm.base import LLM
@@ -83,7 +83,9 @@ async def _rewrites(plan: MeasuringPlan, resources: Resources, answers: Answers)
     return tuple(rewrites[0] for rewrites in found)
 
 
-def wanted_form(config: AskingConfig, subject: Subject, choice: ModelChoice) -> PromptForm | Literal["auto"]:
+def wanted_form(
+    config: AnswererConfig, subject: Subject, choice: ModelChoice
+) -> PromptForm | Literal["auto"]:
     """As the settings say; else as it was searched, where the model is the one of the search."""
     if config.prompt_form != "auto" or subject.found_for != choice.identity:
         return config.prompt_form

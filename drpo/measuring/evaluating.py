@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import random
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from drpo.align_pro.rewarding import Rewarding, open_model_rewarding
 from drpo.config_judging import EvaluateConfig
 from drpo.evaluation_data import Item
 from drpo.judging.scores import Judged, item_mean
-from drpo.live import Resources, key_in
-from drpo.llm.retry import Patience
-from drpo.llm.reward_model import RewardModel
 from drpo.measuring.answering import Answerer, fit_report, notices_of, open_side
 from drpo.measuring.judge import Judge, open_judge
 from drpo.measuring.plan import MeasuringPlan
@@ -30,16 +26,13 @@ from drpo.measuring.results import (
     write_results,
 )
 from drpo.measuring.running import Opened, measure
-from drpo.plan import digest_of, run_path
+from drpo.plan import run_path
 from drpo.problems import Response
 from drpo.rewriting.contract import Rewrite
 from drpo.run import Hooks
 from drpo.search.engine import settle
 from drpo.types import Aspect, Failed
 from drpo.wiring import open_model
-
-REWARDS_AT_ONCE = 32
-"""So many rewards are computed and recorded in one go: what a stop in the middle of it costs."""
 
 
 async def run_evaluate(
@@ -60,8 +53,8 @@ async def _evaluate(plan: MeasuringPlan, opened: Opened) -> Evaluation:
     for said in notices_of(plan):
         resources.notice(said)
     # What is wrong with a reward model is found now, and not when everything is paid for.
-    reward_model = (
-        None if config.reward_model is None else await _reward_model(config.reward_model, resources)
+    rewarding = (
+        None if config.reward_model is None else await open_model_rewarding(config.reward_model, resources)
     )
     llm = await open_model(plan.models["base"], resources)
     answerer = await open_side(plan, plan.sides[0], resources, llm)
@@ -69,13 +62,13 @@ async def _evaluate(plan: MeasuringPlan, opened: Opened) -> Evaluation:
     items = await settle(
         _one(index, item, answerer, judge, opened.counting) for index, item in enumerate(plan.items)
     )
-    rewards, sent = None, Counter(resources.record.sent)
-    if reward_model is not None:
-        values = await _rewards(reward_model, items, resources, sent)
-        items = [replace(one, reward=value) for one, value in zip(items, values, strict=True)]
-        rewards = rewards_of(reward_model.name, items, config.level, config.random_seed)
-    if (report := fit_report(answerer)) is not None:
-        resources.notice(report)
+    rewards = None
+    if rewarding is not None:
+        items = await _rewarded(rewarding, items)
+        rewards = rewards_of(rewarding.name, items, config.level, config.random_seed)
+    for report in (rewarding.report() if rewarding else None, fit_report(answerer)):
+        if report is not None:
+            resources.notice(report)
     evaluation = Evaluation(
         run_dir=opened.directory.path,
         facts=_facts(plan, answerer),
@@ -84,7 +77,7 @@ async def _evaluate(plan: MeasuringPlan, opened: Opened) -> Evaluation:
         rewards=rewards,
         na=config.na,
         simulated=plan.simulated,
-        sent=dict(sent),
+        sent=dict(resources.record.sent),
     )
     write_results(evaluation.run_dir, (one.as_dict() for one in items), evaluation.as_dict())
     return evaluation
@@ -139,41 +132,15 @@ def _parts(plan: MeasuringPlan, config: EvaluateConfig, items: Sequence[Answered
     return tuple(found)
 
 
-async def _reward_model(wanted: str, resources: Resources) -> RewardModel:
-    from drpo.llm.reward_model import KEY_VARIABLES, open_reward_model
-
-    config = resources.config
-    return await open_reward_model(
-        wanted,
-        connections=resources.connections,
-        patience=Patience(resources.stop, random.Random(), deadline_s=config.deadline_s),
-        api_key=key_in(KEY_VARIABLES, resources.environment),
-        timeout_s=config.timeout_s,
-        concurrency=config.concurrency,
-    )
-
-
-async def _rewards(
-    model: RewardModel, items: Sequence[Answered], resources: Resources, sent: Counter[str]
-) -> list[float | None]:
-    """The reward of each response, None where there is no response; `sent` counts those not recorded."""
-    pairs = {n: (one.item.query, one.response) for n, one in enumerate(items) if one.response is not None}
-    found: dict[int, float] = {}
-    numbers = list(pairs)
-    for first in range(0, len(numbers), REWARDS_AT_ONCE):
-        chunk = numbers[first : first + REWARDS_AT_ONCE]
-
-        async def compute(wanted: list[int], chunk: Sequence[int] = chunk) -> list[Any]:
-            resources.stop.check()
-            sent["reward"] += len(wanted)
-            return list(await model.rewards([pairs[chunk[position]] for position in wanted]))
-
-        names = [f"reward of {digest_of([model.name, *pairs[n]])}" for n in chunk]
-        values = await resources.record.facts(names, compute, offline=False)
-        found.update(zip(chunk, map(float, values), strict=True))
-    if model.cut:
-        resources.notice(f"{model.name}: {model.cut} responses are longer than it reads; their ends were cut")
-    return [found.get(n) for n in range(len(items))]
+async def _rewarded(rewarding: Rewarding, items: Sequence[Answered]) -> list[Answered]:
+    """The items with the reward of each response; as they are where there is no response."""
+    pairs = [(one.item.query, one.response) for one in items if one.response is not None]
+    rewards = iter(await rewarding.rewards(pairs))
+    found = [None if one.response is None else next(rewards) for one in items]
+    return [
+        one if value is None or isinstance(value, Failed) else replace(one, reward=value)
+        for one, value in zip(items, found, strict=True)
+    ]
 
 
 def _facts(plan: MeasuringPlan, answerer: Answerer) -> dict[str, Any]:

@@ -32,7 +32,7 @@ NOBODY: Custom = {}
 _NOT_SETTINGS = {
     *("model", "rewriter", "alignment", "against", "against_model", "judge", "reward_model"),
     *("data", "data_column", "limit", "cases", "embedder", "prompts", "shots"),
-    *("queries", "queries_column"),
+    *("queries", "queries_column", "pairs", "optimizer"),
 }
 """What stands in an identity as models and digests."""
 
@@ -253,8 +253,8 @@ def identity_of(
     digests: Mapping[str, str],
 ) -> dict[str, Any]:
     settings = {name: value for name, value in identity_settings(config).items() if name not in _NOT_SETTINGS}
-    # Which samples an audit asks for and a rewriter draws; the others only draw their intervals with it.
-    if command != "audit-judge" and "rewriter" not in models:
+    # What an audit, a rewriter and an optimizer are asked; the others only draw their intervals with it.
+    if command != "audit-judge" and not {"rewriter", "optimizer"} & models.keys():
         settings.pop("random_seed")
     if "demo" not in {choice.provider for choice in models.values()}:
         settings = {name: value for name, value in settings.items() if not name.startswith("demo_")}

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from drpo.alignment import FILE_NAME, AnswerEnd, template_digest
 from drpo.compose import PromptForm
 from drpo.config import INITIAL_PROMPT
-from drpo.config_asking import NONE, URIAL, AskingConfig
+from drpo.config_asking import NONE, URIAL, AnswererConfig
 from drpo.data import read_examples
 from drpo.errors import InputError
 from drpo.loading import load_alignment
@@ -69,7 +69,7 @@ class Subject:
         return json.dumps({"name": self.name, **self.as_dict()}, ensure_ascii=False, indent=2) + "\n"
 
 
-def read_subject(name: str, flag: str, config: AskingConfig) -> Subject:
+def read_subject(name: str, flag: str, config: AnswererConfig) -> Subject:
     """The subject that `name` means: none, urial, a run (a directory, or a name in the runs folder) or an
     alignment file. flag: the setting that names it, for errors (InputError)."""
     if name in (NONE, URIAL) and not Path(name).exists():
@@ -110,7 +110,7 @@ def _refuse_what_is_none(path: Path, name: str, flag: str) -> None:
         raise InputError(f"{flag} {name}: expected a run of optimize, found a measurement")
 
 
-def _baseline(name: str, config: AskingConfig) -> Subject:
+def _baseline(name: str, config: AnswererConfig) -> Subject:
     templates = Templates(config.prompts)
     if name == NONE:
         return Subject(NONE, INITIAL_PROMPT, (), 0, "", templates)
@@ -120,7 +120,7 @@ def _baseline(name: str, config: AskingConfig) -> Subject:
     return Subject(URIAL, prompt, examples, URIAL_SHOTS, "", templates)
 
 
-def _with_shots(subject: Subject, flag: str, config: AskingConfig) -> Subject:
+def _with_shots(subject: Subject, flag: str, config: AnswererConfig) -> Subject:
     """The subject with as many shots as the settings say."""
     if config.shots is None:
         return subject
