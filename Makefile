@@ -1,10 +1,10 @@
 # make demo   the main job, on simulated models: no key, no GPU, no network but the package registry
-# make test   everything that must hold: format, lint, types, tests with coverage
+# make test   everything that must hold: format, lint, types, tests
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint types unit browser extras export vllm fuzz bench studies rewriters clean
+.PHONY: demo test lint types unit coverage browser extras export vllm fuzz bench studies rewriters clean
 
 demo: $(VENV)/installed
 	$(BIN)/drpo optimize --model demo $(DRPO)
@@ -19,8 +19,11 @@ types: $(VENV)/installed-dev
 	$(BIN)/mypy
 
 unit: $(VENV)/installed-dev
-	$(BIN)/python -m pytest -n 2 -m "not browser and not embed and not export and not track and not train and not vllm" \
-		--cov --cov-report=term:skip-covered --cov-fail-under=95
+	$(BIN)/python -m pytest -n 2 -m "not browser and not embed and not export and not track and not train and not vllm" $(COVERAGE)
+
+# The same with what they cover: a third longer.
+coverage: COVERAGE := --cov --cov-report=term:skip-covered --cov-fail-under=95
+coverage: unit
 
 # Reports in a real browser: needs Chromium (Debian: apt-get install chromium).
 browser: $(VENV)/installed-dev
@@ -38,7 +41,7 @@ extras: $(VENV)-extras/installed
 # Builds of torch's companions do not fit the one for CPUs, and vLLM does without them.
 vllm: $(VENV)-vllm/installed
 	$(VENV)-vllm/bin/python -m pytest -m vllm \
-		tests/test_vllm_real.py tests/test_serve_real.py tests/test_export_template.py
+		tests/test_vllm_real.py tests/test_serve_real.py tests/test_export_template.py $(VLLM)
 
 # What is exported, in the tools it is for, as far as they are installed (promptfoo, inspect-ai, lm-eval).
 export: $(VENV)/installed-dev

@@ -28,12 +28,15 @@ class Asker:
     """A model, and how many repair turns an unreadable reply is given (1; the published runs: 0).
 
     structured: whether the schema of a reply is sent along, where there is one; repairs then have it too.
+    whole: whether a reply that was cut at the limit of tokens is unreadable, whatever `read` makes of it:
+    plain text does not show that its end is missing.
     """
 
     llm: LLM
     templates: Templates
     repairs: int = 1
     structured: bool = False
+    whole: bool = False
 
     async def ask(self, request: Request, read: Reader[T], schema: str | None = None) -> T | Failed:
         """The reply to a request for one choice, read by `read`; `schema` is what `read` takes."""
@@ -59,6 +62,8 @@ class Asker:
             if choice.finish_reason in _NO_ANSWER and not choice.text:
                 return Failed(_NO_ANSWER[choice.finish_reason])
             result = read(choice.text)
+            if self.whole and choice.finish_reason == "length":
+                result = Unreadable("the reply is not whole")
             if not isinstance(result, Unreadable):
                 return result
             problem = _with_cut(result.problem, choice)

@@ -100,7 +100,8 @@ def state_of(snapshot: Snapshot | None, finished: bool, now_s: float) -> str:
 def _entry(path: Path, identity: Mapping[str, Any], now_s: float) -> RunEntry:
     models: Mapping[str, str] = identity["models"]
     name, command = path.name, str(identity["command"])
-    model = models.get("base") or models.get("optimizer") or models.get("judge") or ""
+    known = (models.get(role) for role in ("base", "optimizer", "judge", "rewriter"))
+    model = next((name for name in known if name), "")
     simulated = any(model.startswith("demo/") for model in models.values())
     snapshot = read_progress(path / PROGRESS_NAME)
     if snapshot is None or not _is_sound(snapshot):

@@ -148,7 +148,7 @@ def _text_or_file(name: str, value: Any) -> Any:
 
 def _closest(name: str, known: Mapping[str, Any]) -> str:
     near = difflib.get_close_matches(name.replace("-", "_"), known, n=1)
-    return f"; did you mean {near[0].replace('_', '-')!r}?" if near else ""
+    return f"; did you mean {near[0].rstrip('_').replace('_', '-')!r}?" if near else ""
 
 
 def _sentence(error: ValidationError, kind: type[RunConfig]) -> str:

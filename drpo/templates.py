@@ -6,6 +6,7 @@ import functools
 import hashlib
 import json
 import tomllib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,26 +45,25 @@ class AspectBook:
     static: tuple[Aspect, ...]
 
 
-class Templates:
-    """The seven templates and the aspects of one folder; what the folder lacks comes from the shipped one.
+class TemplateFolder:
+    """The templates of `folder`/`inside` and whatever other files belong to them; what it lacks comes from
+    the shipped ones.
 
     Each file is read once, so that what is rendered, told by its digest and copied into a run is one text.
-    Templates can for that reason not include others.
+    Templates can for that reason not include others. All of them are checked here, before the first call: an
+    `InputError` names the file and, in a template, the line. variables: job -> what its template is given.
     """
 
-    def __init__(self, folder: Path | None = None) -> None:
-        shipped = resource_folder("prompts")
-        if folder is not None and not folder.is_dir():
-            raise InputError(f"--prompts: expected a folder with templates (*.j2), {folder} is none")
-        self._folders = [shipped] if folder is None else [folder, shipped]
-        names = [f"{job}.j2" for job in JOBS] + [ASPECTS_FILE]
-        if folder is not None:
-            refuse_misnamed(folder, names)
-        self._sources = {name: read_source(self._path(name)) for name in names}
-        self._jobs = {job: self._load(job) for job in JOBS}
-        for macro in CHAT_MACROS:
-            self.render_macro("respond_chat", macro, "")
-        self.book = self._load_aspects()
+    def __init__(
+        self, folder: Path | None, inside: str, variables: Mapping[str, Sequence[str]], *others: str
+    ) -> None:
+        shipped, own = resource_folder("prompts") / inside, None if folder is None else folder / inside
+        self._inside = f"{inside}/" if inside else ""
+        self._folders = [shipped] if own is None or not own.is_dir() else [own, shipped]
+        names = [f"{job}.j2" for job in variables]
+        refuse_misnamed(self._folders[0], names)
+        self._sources = {name: read_source(self.path(name)) for name in (*names, *others)}
+        self._jobs = {job: self._load(job, tuple(given)) for job, given in variables.items()}
 
     def render(self, job: str, **values: object) -> str:
         """The text of one job. A template that cannot be filled with `values` is an `InputError`."""
@@ -71,40 +71,69 @@ class Templates:
             return self._jobs[job].render(**values)
         except UNUSABLE as error:
             given = ", ".join(sorted(values))
-            raise InputError(f"{self._path(job + '.j2')}: {error} (given: {given})") from error
+            raise InputError(f"{self.path(job + '.j2')}: {error} (given: {given})") from error
 
     def render_macro(self, job: str, macro: str, *values: str) -> str:
         """The text of one macro of a job, such as `system` of `respond_chat`."""
         try:
             return str(getattr(self._jobs[job].module, macro)(*values))
         except UNUSABLE as error:
-            raise InputError(f"{self._path(job + '.j2')}: macro {macro!r}: {error}") from error
+            raise InputError(f"{self.path(job + '.j2')}: macro {macro!r}: {error}") from error
 
     def digests(self) -> dict[str, str]:
-        """File name -> first 16 hex digits of the SHA-256 of its text, for the record of a run."""
+        """`inside`/FILE -> first 16 hex digits of the SHA-256 of its text, for the record of a run."""
         return {
-            name: hashlib.sha256(text.encode("utf-8")).hexdigest()[:16]
+            self._inside + name: hashlib.sha256(text.encode("utf-8")).hexdigest()[:16]
             for name, text in self._sources.items()
         }
 
     def source(self, name: str) -> str:
-        """The text of a template file or of the aspects file, without mark and carriage returns."""
+        """The text of a file, without mark and carriage returns."""
         return self._sources[name]
 
-    def _path(self, name: str) -> Path:
+    def path(self, name: str) -> Path:
+        """Where a file is read from."""
         return next((f / name for f in self._folders if (f / name).is_file()), self._folders[-1] / name)
 
-    def _load(self, job: str) -> jinja2.Template:
-        path = self._path(f"{job}.j2")
+    def _load(self, job: str, variables: tuple[str, ...]) -> jinja2.Template:
+        path = self.path(f"{job}.j2")
         try:
-            return compiled(self._sources[path.name], VARIABLES[job])
+            return compiled(self._sources[path.name], variables)
         except jinja2.TemplateSyntaxError as error:
             raise InputError(f"{path}:{error.lineno}: {error.message}") from error
 
+
+class Templates:
+    """The seven templates and the aspects of one folder, read and checked as a `TemplateFolder` is."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        if folder is not None and not folder.is_dir():
+            raise InputError(f"--prompts: expected a folder with templates (*.j2), {folder} is none")
+        self._files = TemplateFolder(folder, "", VARIABLES, ASPECTS_FILE)
+        for macro in CHAT_MACROS:
+            self.render_macro("respond_chat", macro, "")
+        self.book = self._load_aspects()
+
+    def render(self, job: str, **values: object) -> str:
+        """The text of one job. A template that cannot be filled with `values` is an `InputError`."""
+        return self._files.render(job, **values)
+
+    def render_macro(self, job: str, macro: str, *values: str) -> str:
+        """The text of one macro of a job, such as `system` of `respond_chat`."""
+        return self._files.render_macro(job, macro, *values)
+
+    def digests(self) -> dict[str, str]:
+        """File name -> first 16 hex digits of the SHA-256 of its text, for the record of a run."""
+        return self._files.digests()
+
+    def source(self, name: str) -> str:
+        """The text of a template file or of the aspects file, without mark and carriage returns."""
+        return self._files.source(name)
+
     def _load_aspects(self) -> AspectBook:
-        path = self._path(ASPECTS_FILE)
+        path = self._files.path(ASPECTS_FILE)
         try:
-            data = tomllib.loads(self._sources[ASPECTS_FILE])
+            data = tomllib.loads(self._files.source(ASPECTS_FILE))
         except tomllib.TOMLDecodeError as error:
             raise InputError(f"{path}: expected TOML: {error}") from error
         defined = data.get("aspects")
@@ -163,11 +192,11 @@ def compiled(source: str, variables: tuple[str, ...]) -> jinja2.Template:
     return jinja2.Template.from_code(env, code, dict(env.globals))
 
 
-def refuse_misnamed(folder: Path, names: list[str]) -> None:
-    """Nothing, if every template directly in `folder` is one of `names`, whose last is no template."""
+def refuse_misnamed(folder: Path, names: Sequence[str]) -> None:
+    """Nothing, if every template directly in `folder` is one of `names`."""
     for path in sorted(folder.glob("*.j2")):
         if path.name not in names:
-            raise InputError(f"{path}: no template has this name; expected {', '.join(names[:-1])}")
+            raise InputError(f"{path}: no template has this name; expected {', '.join(names)}")
 
 
 def read_source(path: Path) -> str:

@@ -254,3 +254,26 @@ def test_a_set_for_fine_tuning_has_the_words_that_were_answered_or_the_users_own
     answers = [json.loads(line) for line in (shell.folder / "g" / "answers.jsonl").read_text().splitlines()]
     assert prompts["query"] == QUERIES
     assert prompts["rewritten"] == [answer["rewritten"] for answer in answers] != QUERIES
+
+
+def test_a_file_of_queries_needs_no_name_for_its_run(shell: Shell) -> None:
+    shell.write("queries.txt", QUERIES[0])
+    shell.done("rewrite", "--in", "queries.txt", "--rewriter", "bpo-prompt/demo", "--quiet")
+    (run,) = (shell.folder / "runs").iterdir()
+    assert run.name.startswith("rewrite-demo-")
+    assert "demo/seed=0" in shell.done("runs", "--json").out
+
+
+async def test_a_rewrite_that_was_cut_is_none(tmp_path: Path) -> None:
+    from drpo.ask import Asker
+    from drpo.llm.base import Choice, Completion, Message, Request
+    from drpo.templates import Templates
+    from drpo.testing import ScriptedLLM
+    from drpo.types import Failed
+
+    cut = Completion((Choice("tell me about bees and also the", "length"),))
+    request = Request("m", messages=(Message("user", "x"),))
+    assert isinstance(await Asker(ScriptedLLM([cut]), Templates(), 0, whole=True).ask(request, str), Failed)
+    assert (
+        await Asker(ScriptedLLM([cut]), Templates(), 0).ask(request, str) == "tell me about bees and also the"
+    )

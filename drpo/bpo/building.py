@@ -177,7 +177,7 @@ async def _build(plan: BuildPlan, opened: Opened) -> Built:
     out = config.out or opened.directory.path
     sent = dict(resources.record.sent)
     built = Built(opened.directory.path, out, pairs, plan.preferences, choice.identity, plan.simulated, sent)
-    for folder in dict.fromkeys((opened.directory.path, out)):
+    for folder in {one.resolve(): one for one in (opened.directory.path, out)}.values():
         _write(folder, built)
     return built
 
@@ -210,7 +210,7 @@ async def _pair(plan: BuildPlan, asker: Asker, model: str, one: Preference) -> P
 def _refuse_other(plan: BuildPlan) -> None:
     """Data of another run is not written over: a model may be in training on it."""
     out = plan.config.out
-    if out is None or not out.exists():
+    if out is None or not out.exists() or out.resolve() == run_path(plan).resolve():
         return
     if not out.is_dir():
         raise InputError(f"--out {out}: expected a folder, found a file; name another")

@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 from typing import Literal
 
-from drpo.rewriting.checks import TIMES_LONGER, TIMES_SHORTER, why_kept, word_count
+from drpo.rewriting.checks import TIMES_LONGER, TIMES_SHORTER, why_kept, word_count, words_of
 
 Filter = Literal[
     "failed",
@@ -36,8 +36,9 @@ REASONS: dict[Filter, str] = {
     "lost": "nearly nothing of the instruction left",
     "copied": "a passage of the preferred response copied",
 }
-COPIED_WORDS = 12
-"""So many words in a row of the preferred response, which the instruction has not, give its content away."""
+COPIED_WORDS, SHORTEST_COPIED = 12, 4
+"""So many words in a row of the preferred response, which the instruction has not, give its content away; of
+a shorter one all of it, from `SHORTEST_COPIED` words on. Of a script without blanks a character counts."""
 LEAST_LEFT = 0.2
 _MARKS = re.compile(
     r"</?(?:instruction|context|good-response|bad-response|protected)-[0-9a-f]{8}>"
@@ -45,23 +46,25 @@ _MARKS = re.compile(
     r"|(?:^|\n)\s*(?:#+\s*)?(?:preferred|good|bad|other)\s+response\b\s*:?",
     re.IGNORECASE,
 )
-_WORD = re.compile(r"\w+")
+_LABEL = r"(?:\*\*)?(?:the\s+)?(?:given\s+)?(?:context|input)(?:\*\*)?\s*:(?:\*\*)?"
 
 
 def without_context(text: str, context: str) -> str:
-    """`text` less a context that was written behind or before it as a whole, which it stands without."""
-    context = context.strip()
-    if context and context in text:
-        rest = text.replace(context, "").strip()
-        rest = re.sub(r"(?:\n|^)\s*(?:context|input)\s*:?\s*$", "", rest, flags=re.IGNORECASE).strip()
-        return rest or text
-    return text
+    """`text` less a context that was written behind or before it as a whole, on lines of its own or behind a
+    label. Words of the context within a sentence stay: without them there would be none."""
+    text, context = text.strip(), context.strip()
+    if not context or context not in text:
+        return text
+    whole = re.escape(context)
+    before, behind = rf"\A(?:{_LABEL}\s*)?{whole}\s*\n", rf"(?:\s{_LABEL}|\n)\s*{whole}\Z"
+    return re.sub(f"{before}|{behind}", "", text, flags=re.IGNORECASE).strip()
 
 
 def why_left_out(
     instruction: str, optimized: str, good: str, context: str = "", protected: tuple[str, ...] = ()
 ) -> Filter | None:
-    """Why the pair is left out; None where it is kept, as every unchanged instruction is."""
+    """Why the pair is left out; None where it is kept, as every unchanged instruction is. Several reasons
+    give the first one, in the order of the checks below."""
     if not optimized.strip():
         return "empty"
     if optimized.strip() == instruction.strip():
@@ -71,9 +74,9 @@ def why_left_out(
         return "shorter"
     if after > TIMES_LONGER * max(before, 1):
         return "longer"
-    if _MARKS.search(optimized) and not _MARKS.search(instruction):
+    if _marks(optimized) - _marks(instruction):
         return "marked"
-    if context.strip() and _shares_passage(optimized, context, instruction):
+    if _shares_passage(optimized, context, instruction):
         return "with-context"
     if any(part not in optimized for part in protected if part in instruction):
         return "lost-protected"
@@ -85,11 +88,18 @@ def why_left_out(
 
 
 def _shares_passage(text: str, source: str, allowed: str) -> bool:
-    """Whether `text` has a passage of `source` that stands not in `allowed` anyway."""
-    wanted = _passages(source) - _passages(allowed)
-    return bool(wanted & _passages(text))
+    """Whether `text` has a passage of `source`, or all of a short one, that is not in `allowed` anyway."""
+    length = min(COPIED_WORDS, len(words_of(source)))
+    if length < SHORTEST_COPIED:
+        return False
+    wanted = _passages(source, length) - _passages(allowed, length)
+    return bool(wanted & _passages(text, length))
 
 
-def _passages(text: str) -> set[tuple[str, ...]]:
-    words = _WORD.findall(text.casefold())
-    return {tuple(words[n : n + COPIED_WORDS]) for n in range(len(words) - COPIED_WORDS + 1)}
+def _marks(text: str) -> set[str]:
+    return {found.group().strip().casefold() for found in _MARKS.finditer(text)}
+
+
+def _passages(text: str, length: int) -> set[tuple[str, ...]]:
+    words = words_of(text)
+    return {tuple(words[n : n + length]) for n in range(len(words) - length + 1)}

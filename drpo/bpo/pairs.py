@@ -22,6 +22,7 @@ from drpo.query_rows import read_records, record_of, refuse_half_pairs
 from drpo.text_files import Entry, refusal, shown
 
 _TURN = re.compile(r"(?:^|\n\n)(Human|Assistant):[ \t]*")
+_TIE = re.compile(r"tie\b|both[ _-]?bad$", re.IGNORECASE)
 _SPLITS = ("train", "train_prefs")
 _CONTEXTS = ("context", "input")
 _INSTRUCTIONS = ("prompt", "instruction", "question", "query")
@@ -86,8 +87,11 @@ def _preference(source: str, entry: Entry) -> Preference | str:
         sides = [_turns(source, entry, field, record[field]) for field in names]
     elif {"conversation_a", "conversation_b", "winner"} <= record.keys():
         winner = record["winner"]
-        if winner not in ("model_a", "model_b"):
+        if isinstance(winner, str) and _TIE.match(winner):
             return "a tie"
+        if winner not in ("model_a", "model_b"):
+            remedy = "Write model_a, model_b or tie"
+            raise refusal(source, entry.place, "a winner", shown(winner), remedy)
         order = (
             ("conversation_a", "conversation_b")
             if winner == "model_a"
@@ -115,7 +119,7 @@ def _of_sides(
     if not questions:
         return "no instruction"
     earlier = before[: questions[-1]] + before[questions[-1] + 1 :]
-    context = "\n\n".join(f"{role.capitalize()}: {text}" for role, text in earlier)
+    context = "\n\n".join(f"{role.capitalize()}: {text}" for role, text in earlier if text.strip())
     given = next((record[f] for f in _CONTEXTS if isinstance(record.get(f), str) and record[f].strip()), "")
     context = "\n\n".join(part for part in (context, given.strip()) if part)
     instruction = before[questions[-1]][1]

@@ -9,6 +9,8 @@ import click
 
 from drpo.api import environment
 from drpo.bpo.building import PAIRS_NAME, build_plan, run_build
+from drpo.commands.dry_run_rewriting import look_ahead_build
+from drpo.commands.dry_run_text import print_dry_run
 from drpo.commands.flags import run_flags
 from drpo.commands.measuring import run_measuring
 from drpo.commands.measuring_text import print_summary
@@ -35,6 +37,9 @@ def command(
     if given_out is not None:
         flags["out"] = given_out
     plan = build_plan(resolve(BuildConfig, flags, env, config), env)
+    if dry_run:
+        print_dry_run(look_ahead_build(plan, env, flags, config), as_json=as_json)
+        return
     found = run_measuring(
         plan,
         plan.preferences.source,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TextIO
@@ -11,9 +12,10 @@ from typing import TextIO
 import click
 
 from drpo.commands.running import tell
-from drpo.commands.terminal import print_table, safe, styled
+from drpo.commands.terminal import line_of, print_table, safe, styled
 from drpo.errors import DrpoError, InputError
 from drpo.jsonl import write_atomically
+from drpo.rewriting.contract import REASONS
 from drpo.use.asking import Using, using
 from drpo.use.chatting import Conversation
 from drpo.use.plan import UsePlan
@@ -65,9 +67,15 @@ class ChatRoom:
                 click.echo(f"drpo: {safe(str(error))}", err=True)
 
     def _answer(self, query: str) -> None:
+        is_told = bool(self._own.turns)
+
         async def work() -> None:
+            nonlocal is_told
             async with contextlib.aclosing(self._own.say(query)) as words:
                 async for word in words:
+                    if not is_told:
+                        _tell_rewrite(self._own)
+                    is_told = True
                     click.echo(safe(word), nl=False)
 
         try:
@@ -87,7 +95,10 @@ class ChatRoom:
         async def work() -> list[str]:
             return list(await asyncio.gather(whole(self._own), whole(other)))
 
+        is_first = not self._own.turns
         answers = self._runner.run(work())
+        if is_first:
+            _tell_rewrite(self._own)
         table = Table(show_lines=True)
         for conversation in (self._own, other):
             table.add_column(safe(conversation.using.plan.subject.name), ratio=1, overflow="fold")
@@ -143,6 +154,17 @@ class ChatRoom:
         if self._own.turns:
             self._own.reset()
             tell("a new conversation, so that both begin alike")
+
+
+def _tell_rewrite(conversation: Conversation) -> None:
+    """How the first query was put to the model, where a rewriter stands before it."""
+    rewrite = conversation.rewrite
+    if rewrite is None or not (rewrite.is_changed or rewrite.kept):
+        return
+    said = (
+        f"read as: {line_of(rewrite.text)}" if rewrite.is_changed else f"as it was: {REASONS[rewrite.kept]}"
+    )
+    click.secho(f"({said})", err=True, dim=not os.environ.get("NO_COLOR"))
 
 
 def _typed(source: TextIO) -> Iterator[str]:

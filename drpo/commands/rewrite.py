@@ -10,6 +10,8 @@ from typing import Any
 import click
 
 from drpo.api import environment
+from drpo.commands.dry_run_rewriting import look_ahead_rewrite, unkept
+from drpo.commands.dry_run_text import print_dry_run
 from drpo.commands.flags import run_flags
 from drpo.commands.measuring import run_measuring
 from drpo.commands.running import run_with_signals
@@ -22,6 +24,8 @@ from drpo.rewriting.contract import REASONS, Rewrite
 from drpo.run import Hooks
 from drpo.settings import resolve
 from drpo.use.rewording import Reworded, RewritePlan, rewrite_plan, run_rewrite
+
+_LONGEST_NOTE = 160
 
 
 @click.command("rewrite", epilog="Every flag is also a variable: --rewriter is DRPO_REWRITER.")
@@ -48,6 +52,11 @@ def command(
     if given_in is not None:
         flags["queries"] = given_in
     settings = resolve(RewriteConfig, flags, env, config)
+    if dry_run:
+        is_kept = any(value is not None for value in (settings.queries, settings.run_dir, settings.name))
+        plan = rewrite_plan(settings if is_kept else unkept(settings), query, env)
+        print_dry_run(look_ahead_rewrite(plan, env, flags, config, is_kept=is_kept), as_json=as_json)
+        return
     if settings.queries is not None:
         plan = rewrite_plan(settings, query, env)
         found = run_measuring(
@@ -66,7 +75,9 @@ def command(
     if as_json:
         click.echo(plain_lines(found.lines()), nl=False)
     else:
-        _print(found)
+        _print(found, quiet=quiet)
+    if settings.out is not None and not quiet:
+        click.echo(safe(f"written: {found.out} ({len(found.items)} queries)"), err=True)
 
 
 def _at_once(
@@ -87,11 +98,13 @@ def _run(plan: RewritePlan, env: Mapping[str, str], *, quiet: bool) -> Reworded:
     )
 
 
-def _print(found: Reworded) -> None:
-    """Each rewrite as it is, and why a query stands; of weighed ones, all."""
+def _print(found: Reworded, *, quiet: bool) -> None:
+    """Each rewrite as it is; on stderr, unless quiet, why a query stands, and of weighed ones all."""
     for item, rewrites in zip(found.items, found.rewrites, strict=True):
         first = rewrites[0]
         click.echo(safe(first.text))
+        if quiet:
+            continue
         if len(rewrites) > 1 or first.reward is not None:
             click.echo(f"{line_of(item.query)}: the rewrites weighed, the chosen one first", err=True)
             for one in rewrites:
@@ -105,7 +118,8 @@ def _print(found: Reworded) -> None:
 
 def _why(rewrite: Rewrite) -> str:
     said = REASONS[rewrite.kept]
-    return f"{said}: {line_of(rewrite.note)[:160]}" if rewrite.note else said
+    note = line_of(rewrite.note)
+    return f"{said}: {note if len(note) <= _LONGEST_NOTE else note[:_LONGEST_NOTE] + ' …'}" if note else said
 
 
 def _tell(found: Reworded) -> None:

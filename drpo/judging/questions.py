@@ -6,7 +6,6 @@ inside, so that no text can close its own fence, and equal questions stay equal 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import tomllib
 from collections.abc import Sequence
@@ -14,14 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
 from drpo.errors import InputError
 from drpo.parse import Unreadable, asked_scores, cut_off, entries_of, folded_name, scores_stand
 from drpo.reply_json import find_json
 from drpo.reply_literals import Repeating
-from drpo.resources import resource_folder
-from drpo.templates import UNUSABLE, compiled, read_source, refuse_misnamed
+from drpo.templates import TemplateFolder
 from drpo.types import HIGHEST_SCORE, LOWEST_SCORE, Aspect, AspectScore
 
 FOLDER = "judge"
@@ -43,25 +39,18 @@ class Criteria:
 
 
 class JudgeTemplates:
-    """The two templates and the criteria of `folder`/judge; what it lacks comes from the shipped ones.
+    """The two templates and the criteria of `folder`/judge, read and checked as a `TemplateFolder` is.
 
-    `folder` is the one that `Templates` takes. Each file is read once and checked before the first call: an
-    `InputError` names the file and, in a template, the line.
+    `folder` is the one that `Templates` takes.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
-        shipped = resource_folder("prompts") / FOLDER
-        own = None if folder is None else folder / FOLDER
-        self._folders = [own, shipped] if own is not None and own.is_dir() else [shipped]
-        names = [f"{job}.j2" for job in VARIABLES] + [CRITERIA_FILE]
-        refuse_misnamed(self._folders[0], names)
-        self._sources = {name: read_source(self._path(name)) for name in names}
-        self._jobs = {job: self._load(job, variables) for job, variables in VARIABLES.items()}
+        self._files = TemplateFolder(folder, FOLDER, VARIABLES, CRITERIA_FILE)
         self.criteria = self._load_criteria()
 
     def score(self, query: str, response: str, aspects: Sequence[Aspect]) -> str:
         """The request to score one response on each of `aspects`; `read_scores` reads the reply."""
-        return self._render("score", query=query, response=response, aspects=tuple(aspects))
+        return self._files.render("score", query=query, response=response, aspects=tuple(aspects))
 
     def prefer(
         self, query: str, response_a: str, response_b: str, criteria: Sequence[Aspect] | None = None
@@ -71,42 +60,22 @@ class JudgeTemplates:
         `verdicts.read_verdict` reads the reply. Ask in both orders: see `preference.pair_outcome`.
         """
         weighed = self.criteria.preference if criteria is None else tuple(criteria)
-        return self._render(
+        return self._files.render(
             "prefer", query=query, response_a=response_a, response_b=response_b, criteria=weighed
         )
 
     def digests(self) -> dict[str, str]:
         """ "judge/FILE" -> first 16 hex digits of the SHA-256 of its text, for the record of a run."""
-        return {
-            f"{FOLDER}/{name}": hashlib.sha256(text.encode("utf-8")).hexdigest()[:16]
-            for name, text in self._sources.items()
-        }
+        return self._files.digests()
 
     def source(self, name: str) -> str:
         """The text of a template or of the criteria file, without mark and carriage returns."""
-        return self._sources[name]
-
-    def _path(self, name: str) -> Path:
-        return next((f / name for f in self._folders if (f / name).is_file()), self._folders[-1] / name)
-
-    def _render(self, job: str, **values: object) -> str:
-        try:
-            return self._jobs[job].render(**values)
-        except UNUSABLE as error:
-            given = ", ".join(sorted(values))
-            raise InputError(f"{self._path(job + '.j2')}: {error} (given: {given})") from error
-
-    def _load(self, job: str, variables: tuple[str, ...]) -> jinja2.Template:
-        path = self._path(f"{job}.j2")
-        try:
-            return compiled(self._sources[path.name], variables)
-        except jinja2.TemplateSyntaxError as error:
-            raise InputError(f"{path}:{error.lineno}: {error.message}") from error
+        return self._files.source(name)
 
     def _load_criteria(self) -> Criteria:
-        path = self._path(CRITERIA_FILE)
+        path = self._files.path(CRITERIA_FILE)
         try:
-            data = tomllib.loads(self._sources[CRITERIA_FILE])
+            data = tomllib.loads(self._files.source(CRITERIA_FILE))
         except tomllib.TOMLDecodeError as error:
             raise InputError(f"{path}: expected TOML: {error}") from error
         defined = data.get("criteria")

@@ -78,6 +78,11 @@ def word_count(text: str) -> int:
     return len(_WORD.findall(_UNSPACED.sub(" ", text))) + -(-unspaced // 2)
 
 
+def words_of(text: str) -> list[str]:
+    """The words in their order, case folded; in scripts without blanks each character is one."""
+    return _WORD.findall(_UNSPACED.sub(lambda found: f" {found.group()} ", text.casefold()))
+
+
 def words_left(query: str, text: str) -> float:
     """The share, 0 to 1, of the query's telling words that are in `text`; 1 for a query without any.
 

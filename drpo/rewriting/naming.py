@@ -21,11 +21,13 @@ _EXPECTED = "bpo/PATH, bpo/REPO@URL, bpo-prompt/MODEL, align-pro/MODEL or none"
 
 @dataclass(frozen=True, slots=True)
 class RewriterName:
-    """model: a model as it is named everywhere, such as openai/NAME or local/PATH."""
+    """model: a model as it is named everywhere, such as openai/NAME or local/PATH. is_trained: it says itself
+    that it was trained for this, and so how it is sampled."""
 
     kind: Kind
     model: str
     format: Format
+    is_trained: bool = False
 
 
 def read_rewriter_name(name: str, templates: RewriteTemplates, flag: str = "--rewriter") -> RewriterName:
@@ -54,7 +56,7 @@ def read_rewriter_name(name: str, templates: RewriteTemplates, flag: str = "--re
             f"{flag} {name}: was trained on another rewrite/{format}.j2 ({facts['template']}) than is used "
             f"now ({digest}); give the folder with that one by --prompts"
         )
-    return RewriterName(kind, model, format)
+    return RewriterName(kind, model, format, kind != "bpo-prompt")
 
 
 def _as_model(model: str) -> str:

@@ -64,12 +64,12 @@ async def open_writer(
         config.structured == "on" or (config.structured == "auto" and choice.provider == "vllm")
     )
     return Writer(
-        Asker(llm, templates, config.repairs if is_json else 0, structured),
+        Asker(llm, templates, config.repairs if is_json else 0, structured, whole=not is_json),
         choice.identity,
         rewriting.format,
         rewriting.templates,
         rewriting.sampling,
-        "chat" if is_json else await choose_form(choice, "auto", resources),
+        "chat" if is_json else await choose_form(choice, "auto", resources, "rewriter"),
         config.rewriter_mode,
         config.random_seed,
     )

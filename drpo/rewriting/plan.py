@@ -14,7 +14,7 @@ from drpo.config_rewriting import RewritingConfig
 from drpo.errors import InputError
 from drpo.llm.base import LLM, Role
 from drpo.rewriting.asking import Format
-from drpo.rewriting.naming import Kind, read_rewriter_name
+from drpo.rewriting.naming import Kind, RewriterName, read_rewriter_name
 from drpo.rewriting.templates import RewriteTemplates
 
 BPO_SAMPLING = (0.6, 0.9)
@@ -86,7 +86,7 @@ def rewriting_of(
         )
     if name.kind == "align-pro":
         _refuse_idle(config, ("rewriter_mode",), "only bpo and bpo-prompt have modes; leave it out")
-    sampling = _sampling(config, name.kind, name.format)
+    sampling = _sampling(config, name)
     judge, reward_model = None, ""
     if config.samples == 1:
         _refuse_idle(config, _OF_WEIGHING, "one rewrite is not weighed; give --samples too, or leave it out")
@@ -111,9 +111,9 @@ def _refuse_idle(config: RewritingConfig, names: Sequence[str], why: str) -> Non
             raise InputError(f"{flag(name)}: {why}")
 
 
-def _sampling(config: RewritingConfig, kind: Kind, format: Format) -> Sampling:
-    temperature, top_p = PROMPTER_SAMPLING if kind == "align-pro" else BPO_SAMPLING
-    if kind == "align-pro" and format == "apply":  # trained here: its own settings stand beside it
+def _sampling(config: RewritingConfig, name: RewriterName) -> Sampling:
+    temperature, top_p = PROMPTER_SAMPLING if name.kind == "align-pro" else BPO_SAMPLING
+    if name.is_trained:  # what it was trained to be sampled with stands in its own settings
         return Sampling(config.rewriter_temperature, config.rewriter_top_p, config.max_tokens)
     return Sampling(
         temperature if config.rewriter_temperature is None else config.rewriter_temperature,

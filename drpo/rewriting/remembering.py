@@ -7,8 +7,8 @@ from collections import OrderedDict
 
 from drpo.rewriting.contract import Rewrite, Rewriter
 
-MOST = 4096
-"""Queries whose rewrites are remembered."""
+MOST, MOST_CHARACTERS = 4096, 16_000_000
+"""Queries whose rewrites are remembered, and how long they may be together."""
 
 
 class Remembering:
@@ -18,17 +18,26 @@ class Remembering:
     def __init__(self, rewriter: Rewriter) -> None:
         self._rewriter = rewriter
         self._known: OrderedDict[str, asyncio.Future[Rewrite]] = OrderedDict()
+        self._characters = 0
 
     async def rewrite(self, query: str) -> Rewrite:
         """The first of the rewrites. What failed is not remembered."""
-        if query not in self._known:
-            task = self._known[query] = asyncio.ensure_future(self._one(query))
-            task.add_done_callback(lambda done: self._forget_failed(query, done))
-            if len(self._known) > MOST:
-                self._known.popitem(last=False)
-        self._known.move_to_end(query)
+        known = self._known.get(query)
+        if known is None:
+            known = self._remember(query)
+        else:
+            self._known.move_to_end(query)
         # A client that leaves must not end it for another one that waits for the same.
-        return await asyncio.shield(self._known[query])
+        return await asyncio.shield(known)
+
+    def _remember(self, query: str) -> asyncio.Future[Rewrite]:
+        task = self._known[query] = asyncio.ensure_future(self._one(query))
+        self._characters += len(query)
+        task.add_done_callback(lambda done: self._forget_failed(query, done))
+        while len(self._known) > MOST or self._characters > MOST_CHARACTERS:
+            oldest, _ = self._known.popitem(last=False)
+            self._characters -= len(oldest)
+        return task
 
     async def _one(self, query: str) -> Rewrite:
         return (await self._rewriter.rewrite(query))[0]
@@ -37,3 +46,4 @@ class Remembering:
         failed = done.cancelled() or done.exception() is not None or done.result().kept == "failed"
         if failed and self._known.get(query) is done:
             del self._known[query]
+            self._characters -= len(query)

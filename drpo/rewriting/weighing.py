@@ -3,6 +3,7 @@ of the frozen model's answers."""
 
 from __future__ import annotations
 
+import math
 import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
@@ -58,9 +59,10 @@ class WeighedPrompter:
         kinds = {one.text: one for one in reversed(found)}
         texts = list(counts)
         rewards = await settle(self.reward(query, text) for text in texts)
-        known = [(text, value) for text, value in zip(texts, rewards, strict=True) if value is not None]
+        pairs = zip(texts, rewards, strict=True)
+        known = [(text, value) for text, value in pairs if value is not None and math.isfinite(value)]
         if not known:
-            return (Rewrite(query, query, "failed", note="no answer to any rewrite could be rewarded"),)
+            return (Rewrite(query, query, "failed", note="no answer to any rewrite has a reward"),)
         total = sum(counts[text] for text, _ in known)
         shares = [counts[text] / total for text, _ in known]
         weights = optimal(shares, [value for _, value in known], self.lambda_).probabilities

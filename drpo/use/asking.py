@@ -89,14 +89,16 @@ class Using:
         shots: Sequence[int] | None = None,
         system_prompt: str | None = None,
         sampling: Sampling | None = None,
+        rewrite: Rewrite | None = None,
     ) -> Asked | Failed:
         """The request for `query`; `Failed` where it does not fit the model's context without any shot.
 
         before: earlier turns, which follow the shots. shots: those chosen for the first turn; None: they are
-        looked for by its query, as it was rewritten.
+        looked for by its query, as it was rewritten. rewrite: what `self.rewrite` gave before; None: it is
+        asked.
         """
         subject, sampling = self.plan.subject, sampling or self.sampling
-        rewrite = await self.rewrite(query, before)
+        rewrite = rewrite or await self.rewrite(query, before)
         if rewrite is not None and before:
             before = [(rewrite.text, before[0][1]), *before[1:]]
         elif rewrite is not None:

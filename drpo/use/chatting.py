@@ -9,18 +9,24 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from drpo.errors import InputError
+from drpo.measuring.results import rewrite_fields
+from drpo.rewriting.contract import Rewrite
 from drpo.types import Example, Failed
 from drpo.use.asking import Using
 
 
 @dataclass(slots=True)
 class Conversation:
-    """What was said so far. turns: (query, answer), the oldest first; shots: those of the first turn."""
+    """What was said so far. turns: (query, answer), the oldest first; shots: those of the first turn.
+
+    rewrite: what the model reads in place of the first query; None where nothing is rewritten, or said yet.
+    """
 
     using: Using
     turns: list[tuple[str, str]] = field(default_factory=list)
     shots: tuple[int, ...] | None = None
     cut_short: bool = False
+    rewrite: Rewrite | None = None
 
     async def say(self, query: str) -> AsyncGenerator[str, None]:
         """The answer as it comes. One that is left in the middle is kept as far as it came; without a word
@@ -33,6 +39,7 @@ class Conversation:
             raise InputError(f"{asked.reason}. /reset begins anew")
         if self.shots is None:
             self.shots = asked.shots
+        self.rewrite = asked.rewrite
         said: list[str] = []
         self.cut_short = True
         try:
@@ -54,7 +61,7 @@ class Conversation:
     def reset(self) -> None:
         """Forget all turns, and the shots that were chosen for the first one."""
         self.turns.clear()
-        self.shots, self.cut_short = None, False
+        self.shots, self.cut_short, self.rewrite = None, False, None
 
     def as_json(self) -> str:
         """The conversation as one JSON document."""
@@ -64,6 +71,7 @@ class Conversation:
             "model": self.using.plan.choice.identity,
             "system_prompt": subject.system_prompt,
             "shots": list(self.shots or ()),
+            **rewrite_fields(self.rewrite),
             "turns": [{"query": query, "response": answer} for query, answer in self.turns],
         }
         return json.dumps(data, ensure_ascii=False, indent=2) + "\n"

@@ -105,7 +105,7 @@ async def _generate(plan: UsePlan, opened: Opened) -> Generation:
         shots = await shots_of(found, subject.embedder, resources, subject.shots, asked_for)
 
     async def one(item: Item, indices: tuple[int, ...], rewrite: Rewrite | None) -> Generated:
-        asked = await using.asked(item.query, shots=indices)
+        asked = await using.asked(item.query, shots=indices, rewrite=rewrite)
         answer = asked if isinstance(asked, Failed) else await using.complete(asked)
         opened.counting.count()
         return Generated(item, answer, rewrite)
