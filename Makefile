@@ -77,9 +77,9 @@ rewriters: $(VENV)-extras/installed
 	$(VENV)-extras/bin/drpo bpo build --pairs demo --optimizer demo --limit 360 --run-dir $(RW)/build --quiet
 	$(VENV)-extras/bin/drpo bpo train --data $(RW)/build --base demo-rewriter -o $(RW)/bpo --quiet \
 		--epochs 4 --learning-rate 0.001 --batch 16 --accumulate 1
-	$(VENV)-extras/bin/drpo align-pro train --model demo --prompter $(RW)/bpo --reward dynamic/demo --quiet \
-		--queries seeds/rewriting.jsonl --lambda 0.1 --steps 60 --learning-rate 0.0003 \
-		--temperature 1 --top-p 1 --top-k 0 -o $(RW)/prompter
+	$(VENV)-extras/bin/drpo align-pro train --model demo --prompter demo-rewriter --reward dynamic/demo --quiet \
+		--queries seeds/rewriting.jsonl --lambda 0.02 --steps 120 --learning-rate 0.0005 --rewrites 16 \
+		--batch 96 --accumulate 1 --rewrite-tokens 48 --temperature 1 --top-p 1 --top-k 0 -o $(RW)/prompter
 	$(VENV)-extras/bin/drpo study rewriters --model demo --bpo $(RW)/bpo --prompter $(RW)/prompter \
 		--run-dir $(RW)/study --out docs --no-report --quiet
 
