@@ -260,3 +260,16 @@ async def test_a_missing_library_is_named_with_its_extra(
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(InputError, match=r"pip install 'drpo\[train\]'"):
         await asked(tmp_path, page("Once"))
+
+
+@real
+async def test_models_that_are_opened_at_once_are_all_whole() -> None:
+    skip_without("transformers", "torch")
+    folder = Path(__file__).resolve().parent.parent / "demo-rewriter"  # whose last layer is its first
+    models = [LocalModel(str(folder)) for _ in range(6)]
+    try:
+        found = await asyncio.gather(*(model.complete(page("Say", max_tokens=4)) for model in models))
+    finally:
+        for model in models:
+            model.close()
+    assert len({one.choices[0].text for one in found}) == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -15,6 +16,11 @@ from drpo.llm.vllm.local import model_digest
 PROBE_S = 10.0
 _WEIGHTS = "*.safetensors"
 _FILES = (_WEIGHTS, "*.json", "*.txt", "*.model", "*.jinja")
+
+
+# While it loads, transformers changes torch for the whole process: two models loaded at once, of two runs of
+# one study, lost their tied weights.
+_ONE_AT_A_TIME = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +90,8 @@ class LocalSource:
         """What `kind` reads of the model: from the folder or the cache, else from the hub, once."""
         options |= {"revision": self.revision, "trust_remote_code": False}
         try:
-            return kind.from_pretrained(self.repository, local_files_only=True, **options)
+            with _ONE_AT_A_TIME:
+                return kind.from_pretrained(self.repository, local_files_only=True, **options)
         except Exception as error:  # the library promises no common base
             if self.folder or _is_final(error):
                 raise self._unreadable(error) from error
@@ -92,7 +99,8 @@ class LocalSource:
             self._reach_hub()
             said = f"fetching the {self.manner.kind} {self.repository}, once"
             logging.getLogger(__name__).warning("%s", said)
-            return kind.from_pretrained(self.repository, **options)
+            with _ONE_AT_A_TIME:
+                return kind.from_pretrained(self.repository, **options)
         except InputError:
             raise
         except Exception as error:
