@@ -24,6 +24,7 @@ from drpo.respond import form_of_tokenizer
 from tests.support.command import Shell
 from tests.support.small_models import CHAT, NO_SYSTEM, byte_tokenizer, save_causal, skip_without
 
+REWRITER = Path(__file__).resolve().parent.parent / "demo-rewriter"  # its last layer is its first
 PROMPTS = ("Why is the sky blue?", "Once", "Once upon a time there was a very long beginning of a page")
 
 
@@ -265,8 +266,7 @@ async def test_a_missing_library_is_named_with_its_extra(
 @real
 async def test_models_that_are_opened_at_once_are_all_whole() -> None:
     skip_without("transformers", "torch")
-    folder = Path(__file__).resolve().parent.parent / "demo-rewriter"  # whose last layer is its first
-    models = [LocalModel(str(folder)) for _ in range(6)]
+    models = [LocalModel(str(REWRITER)) for _ in range(6)]
     try:
         found = await asyncio.gather(*(model.complete(page("Say", max_tokens=4)) for model in models))
     finally:
