@@ -89,6 +89,8 @@ def test_bpo_learns_what_the_pairs_have_in_common_and_keeps_queries_it_never_saw
     assert sum(text == f"{query} {REQUEST}" for query, text in zip(unseen, written, strict=True)) >= 17
     before = rewrites(DEMO_REWRITER, unseen)
     assert sum(REQUEST in text for text in before) <= 4
+    told = shell.done("rewrite", unseen[0], "--rewriter", "bpo/mine", "--json", "--quiet").out
+    assert json.loads(told)["rewritten"].endswith(REQUEST)
     assert "trained already" in shell.done(*command).err
     assert "batch is 16 there" in shell.refused(6, *command, "--batch", 8)
 
@@ -112,6 +114,10 @@ def test_align_pro_gains_reward_before_a_frozen_model_and_asks_nothing_twice(she
     written = rewrites(shell.folder / "mine", list(ASKED), seed=3)
     assert all(text.startswith(query) for query, text in zip(ASKED, written, strict=True))
     assert sum(text != query for query, text in zip(ASKED, written, strict=True)) >= 2
+    shell.write("asked.txt", "\n".join(ASKED))
+    told = shell.done("rewrite", "--in", "asked.txt", "--rewriter", "align-pro/mine", "--json", "--quiet").out
+    assert [json.loads(line)["query"] for line in told.splitlines()] == list(ASKED)
+    assert all(not json.loads(line)["kept"] for line in told.splitlines())
 
 
 def small_training(out: Path, base: Path, **settings: Any) -> BpoTrainConfig:
