@@ -6,7 +6,9 @@ import asyncio
 import json
 import shutil
 import sys
+import threading
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -20,11 +22,11 @@ from drpo.errors import InputError, ParameterRefused
 from drpo.llm.base import Completion, Message, Request
 from drpo.llm.catalog import parse_model
 from drpo.llm.local_model import LocalModel
+from drpo.llm.local_source import LANGUAGE_MODEL, LocalSource
 from drpo.respond import form_of_tokenizer
 from tests.support.command import Shell
 from tests.support.small_models import CHAT, NO_SYSTEM, byte_tokenizer, save_causal, skip_without
 
-REWRITER = Path(__file__).resolve().parent.parent / "demo-rewriter"  # its last layer is its first
 PROMPTS = ("Why is the sky blue?", "Once", "Once upon a time there was a very long beginning of a page")
 
 
@@ -263,13 +265,20 @@ async def test_a_missing_library_is_named_with_its_extra(
         await asked(tmp_path, page("Once"))
 
 
-@real
-async def test_models_that_are_opened_at_once_are_all_whole() -> None:
-    skip_without("transformers", "torch")
-    models = [LocalModel(str(REWRITER)) for _ in range(6)]
-    try:
-        found = await asyncio.gather(*(model.complete(page("Say", max_tokens=4)) for model in models))
-    finally:
-        for model in models:
-            model.close()
-    assert len({one.choices[0].text for one in found}) == 1
+def test_models_are_loaded_one_at_a_time(tmp_path: Path) -> None:
+    meeting = threading.Barrier(2)
+
+    class Slow:
+        """As the classes of transformers are asked; it waits for another load to come beside it."""
+
+        @staticmethod
+        def from_pretrained(name: str, **options: Any) -> bool:
+            try:
+                meeting.wait(timeout=0.3)
+            except threading.BrokenBarrierError:
+                return False
+            return True
+
+    sources = [LocalSource(str(tmp_path), LANGUAGE_MODEL) for _ in range(2)]
+    with ThreadPoolExecutor(2) as threads:
+        assert list(threads.map(lambda source: source.read(Slow), sources)) == [False, False]
