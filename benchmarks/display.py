@@ -36,7 +36,6 @@ from pathlib import Path
 from typing import TextIO
 from unittest.mock import patch
 
-from drpo.api import environment
 from drpo.commands.display import render
 from drpo.commands.live_display import LiveDisplay
 from drpo.commands.painter import Painter
@@ -46,6 +45,7 @@ from drpo.monitor import Monitor
 from drpo.plan import optimize_plan, run_path
 from drpo.progress import Snapshot
 from drpo.run import Hooks, run_optimize
+from drpo.settings import environment
 
 COLUMNS, LINES, GOAL = 100, 32, 0.03
 BARE, SHOWN, ALL = "none of the three", "display, progress.json", "display, progress.json, report"

@@ -19,7 +19,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-from drpo.api import environment
 from drpo.config import OptimizeConfig
 from drpo.events import Event
 from drpo.plan import optimize_plan
@@ -27,6 +26,7 @@ from drpo.report import LiveReport, render_report, write_report
 from drpo.run import Hooks, run_optimize
 from drpo.run_dir import read_run
 from drpo.run_view import read_view
+from drpo.settings import environment
 from tests.support.report_browser import browser, missing_part, opened
 from tests.support.report_runs import demo_run, large_events, set_events
 

@@ -1,7 +1,7 @@
 """What `drpo serve` costs in front of a model, and what hostile requests do to it.
 
     python -m benchmarks.serving [--streams 10000] [--at-once 1000] [--plain 10000] [--cases 10000]
-                                 [--shots-among 100000] [--soak-minutes 60] [--soak-rate 25]
+                                 [--workers 1] [--shots-among 100000] [--soak-minutes 60] [--soak-rate 25]
     python -m benchmarks.serving --streams 2000 --plain 2000 --cases 1000       (under three minutes)
 
 A mock model, the server and the client share the machine. Each figure stands beside that of going to the
@@ -65,6 +65,7 @@ def main() -> None:
     parser.add_argument("--at-once", type=int, default=1000)
     parser.add_argument("--plain", type=int, default=10_000)
     parser.add_argument("--plain-at-once", type=int, default=64)
+    parser.add_argument("--workers", type=int, default=1, help="of drpo serve")
     parser.add_argument("--cases", type=int, default=10_000)
     parser.add_argument("--shots-among", type=int, default=100_000)
     parser.add_argument("--soak-minutes", type=float, default=0.0)
@@ -72,7 +73,11 @@ def main() -> None:
     given = parser.parse_args()
     if given.shots_among:
         asyncio.run(shots(given.shots_among, dimensions=384))
-    with tempfile.TemporaryDirectory() as folder, upstream() as direct, served(direct, Path(folder)) as ours:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        upstream() as direct,
+        served(direct, Path(folder), given.workers) as ours,
+    ):
         bench = Bench(direct, *ours)
         print(f"{'':<34}{'direct':>12}{'drpo serve':>12}", flush=True)
         if given.plain:
@@ -96,7 +101,14 @@ class Bench:
     @property
     def memory_mb(self) -> float:
         """What the server holds in memory, in megabytes."""
-        return float(self._process.memory_info().rss) / 1e6
+        return sum(float(one.memory_info().rss) for one in self._all()) / 1e6
+
+    def _used_s(self) -> float:
+        """Processor time of the server, its workers included."""
+        return sum(sum(one.cpu_times()[:2]) for one in self._all())
+
+    def _all(self) -> list[psutil.Process]:
+        return [self._process, *self._process.children()]
 
     async def plain(self, count: int, at_once: int, *, sdk: bool) -> None:
         """Whole answers, in turns of a quarter so that a change of the machine's speed meets both."""
@@ -104,7 +116,7 @@ class Bench:
         load = self._sdk_load if sdk else partial(self._load, stream=False)
         for url in both:
             await load(url, 500, at_once)
-        before_s = sum(self._process.cpu_times()[:2])
+        before_s = self._used_s()
         for _ in range(4):
             for url, loads in both.items():
                 loads.append(await load(url, count // 4, at_once))
@@ -113,7 +125,7 @@ class Bench:
         print(f"{count} plain requests, {at_once} at once, by {'the OpenAI SDK' if sdk else 'aiohttp'}")
         _row("  a second", speeds, f"  ratio {speeds[1] / speeds[0]:.2f}")
         _row("  errors", errors)
-        used_s = sum(self._process.cpu_times()[:2]) - before_s
+        used_s = self._used_s() - before_s
         print(f"  processor time of the server: {1000 * used_s / (4 * (count // 4)):.2f} ms a request")
 
     async def streams(self, count: int, at_once: int) -> None:
@@ -273,13 +285,14 @@ def upstream() -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def served(url: str, folder: Path) -> Iterator[tuple[str, psutil.Process]]:
+def served(url: str, folder: Path, workers: int = 1) -> Iterator[tuple[str, psutil.Process]]:
     """`drpo serve` in front of it: its URL and its process."""
     from tests.support.alignments import written_alignment
 
     alignment = written_alignment(folder / "bees.json")
     command = [sys.executable, "-m", "drpo", "serve", str(alignment), "--model", f"openai/m@{url}"]
-    with _process([*command, "--port", "0"], subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+    command += ["--workers", str(workers), "--port", "0"]
+    with _process(command, subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
         assert process.stderr is not None
         for line in process.stderr:
             if line.startswith("serving at "):

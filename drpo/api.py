@@ -5,14 +5,11 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import inspect
-import os
 from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
-
-from dotenv import dotenv_values
 
 from drpo.config import ExamplesConfig, OptimizeConfig
 from drpo.errors import InputError
@@ -21,21 +18,11 @@ from drpo.plan import examples_plan, optimize_plan
 from drpo.replaying import ReplayReport, replay_run
 from drpo.results import ExamplesResult, OptimizeResult
 from drpo.run import Hooks, run_examples, run_optimize
-from drpo.settings import Config, resolve
+from drpo.settings import Config, environment, resolve
 from drpo.wiring import OwnCall
 
 T = TypeVar("T")
 OwnReward = Callable[[str, str], Any]
-
-
-def environment(folder: Path | None = None) -> dict[str, str]:
-    """The process environment over the `.env` file of `folder` (default: the current one)."""
-    file = (folder or Path.cwd()) / ".env"
-    try:
-        dotenv = dotenv_values(file)
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{file}: expected lines NAME=VALUE in UTF-8: {error}. Mend or move it") from None
-    return {**{name: value for name, value in dotenv.items() if value is not None}, **os.environ}
 
 
 async def optimize_async(

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from drpo.align_pro.estimating import run_estimate
 from drpo.align_pro.plan import estimate_plan
 from drpo.align_pro.results import Estimation
-from drpo.api import environment, run_async
+from drpo.api import run_async
 from drpo.bpo.building import Built, build_plan, run_build
 from drpo.config_align_pro import EstimateConfig
 from drpo.config_bpo import BuildConfig
@@ -26,7 +26,7 @@ from drpo.measuring.plan import audit_plan, compare_plan, evaluate_plan
 from drpo.measuring.results import Evaluation
 from drpo.rewriting.contract import Rewrite
 from drpo.run import Hooks
-from drpo.settings import resolve
+from drpo.settings import environment, resolve
 from drpo.use.rewording import rewrite_plan, run_rewrite
 
 Config = TypeVar("Config", bound=JudgingConfig)

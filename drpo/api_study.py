@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from drpo.api import environment, run_async
+from drpo.api import run_async
 from drpo.config_study import StudyConfig
 from drpo.errors import InputError
 from drpo.run import Hooks
-from drpo.settings import resolve
+from drpo.settings import environment, resolve
 from drpo.studies.result import StudyResult
 from drpo.studies.running import ALL, run_studies, study_plan
 

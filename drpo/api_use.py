@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from drpo.alignment import Aligned, Alignment
-from drpo.api import environment, run_async
+from drpo.api import run_async
 from drpo.compose import Composer
 from drpo.config_use import UseConfig
 from drpo.llm.base import LLM, Role
@@ -17,7 +17,7 @@ from drpo.llm.limits import Stop
 from drpo.loading import load_alignment
 from drpo.measuring.answering import made_for_another
 from drpo.run import log
-from drpo.settings import resolve
+from drpo.settings import environment, resolve
 from drpo.use.asking import Turns
 from drpo.use.plan import use_plan
 from drpo.use.session import Session

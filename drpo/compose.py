@@ -55,20 +55,12 @@ class Composer:
         Without a system role the first user message begins with the system prompt and a blank line.
         """
 
-        def part(macro: str, text: str) -> str:
-            if len(text) > _LONGEST_KEPT:
-                return self.templates.render_macro("respond_chat", macro, text)
-            return _rendered(self.templates, macro, text)
-
-        turns = [Message("system", part("system", system_prompt))]
-        for shot in shots:
-            turns.append(Message("user", part("user", shot.query)))
-            turns.append(Message("assistant", part("assistant", shot.response)))
-        turns.append(Message("user", part("user", query)))
+        opening = _opening(self.templates, system_prompt, tuple(shots))
+        turns = (*opening, Message("user", _part(self.templates, "user", query)))
         if self.form == "chat-without-system":
             system, first, *others = turns
             return (Message("user", f"{system.content}\n\n{first.content}"), *others)
-        return tuple(turns)
+        return turns
 
     def answer(self, written: str) -> str:
         """The answer in a model's text: of a page, what stands before the next question or answer."""
@@ -95,6 +87,23 @@ class Composer:
             stop=TEXT_STOP if is_text else (),
             role="base",
         )
+
+
+@lru_cache(maxsize=256)
+def _opening(templates: Templates, system_prompt: str, shots: tuple[Example, ...]) -> tuple[Message, ...]:
+    """The messages before the query, which are the same for all queries with these shots."""
+    turns = [Message("system", _part(templates, "system", system_prompt))]
+    for shot in shots:
+        turns.append(Message("user", _part(templates, "user", shot.query)))
+        turns.append(Message("assistant", _part(templates, "assistant", shot.response)))
+    return tuple(turns)
+
+
+def _part(templates: Templates, macro: str, text: str) -> str:
+    """One part of a chat."""
+    if len(text) > _LONGEST_KEPT:
+        return templates.render_macro("respond_chat", macro, text)
+    return _rendered(templates, macro, text)
 
 
 @lru_cache(maxsize=1024)

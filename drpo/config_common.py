@@ -21,7 +21,7 @@ def setting(default: Any, text: str, *, identity: bool = True, **limits: Any) ->
 class RoleConfig(BaseModel):
     """[roles.optimizer] in a TOML file."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(defer_build=True, extra="forbid", frozen=True)
 
     model: str | None = None
     api_key_env: str | None = None
@@ -39,7 +39,7 @@ class RoleConfig(BaseModel):
 class RunConfig(BaseModel):
     """What every run has that asks models, whatever it asks them."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(defer_build=True, extra="forbid", frozen=True)
 
     repairs: int = setting(1, "How often an unreadable reply is asked for again.", ge=0, le=5)
     structured: Literal["auto", "on", "off"] = setting(

@@ -76,6 +76,13 @@ class ServeConfig(UseConfig):
         identity=False,
         ge=1,
     )
+    workers: int = setting(
+        1,
+        "Processes that share the port, each with its part of --max-waiting: as many as one is too slow by.",
+        identity=False,
+        ge=1,
+        le=64,
+    )
     request_s: float = setting(30.0, "Longest a client may take to send a request.", identity=False, gt=0)
     reader_s: float = setting(
         60.0, "Longest a client may leave an answer unread before it is cut off.", identity=False, gt=0

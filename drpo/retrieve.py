@@ -94,7 +94,7 @@ class LexicalRetriever:
         for word in _WORD.findall(query.lower()):
             if (row := self._rows.get(word)) is not None:  # stop words have none
                 scores += row
-        return tuple(np.argsort(-scores, kind="stable")[:k].tolist())
+        return tuple((-scores).argsort(kind="stable")[:k].tolist())
 
     def _top_k(self, queries: Sequence[str], k: int) -> list[tuple[int, ...]]:
         distinct = list(dict.fromkeys(queries))

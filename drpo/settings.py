@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+from dotenv import dotenv_values
 from pydantic import ValidationError
 
 from drpo.config import (
@@ -44,6 +46,16 @@ _ROLE_FIELDS = {
 }
 _KEY_VARIABLES = [f"{role}_API_KEY" for role in (*map(str.upper, _ROLE_FIELDS), "EMBEDDER", "REWARD")]
 _OTHER_VARIABLES = [*_KEY_VARIABLES, "CONFIG", "JSON", "QUIET", "CACHE_DIR", "TRACEBACK", "PUBLISHED_RUNS"]
+
+
+def environment(folder: Path | None = None) -> dict[str, str]:
+    """The process environment over the `.env` file of `folder` (default: the current one)."""
+    file = (folder or Path.cwd()) / ".env"
+    try:
+        dotenv = dotenv_values(file)
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{file}: expected lines NAME=VALUE in UTF-8: {error}. Mend or move it") from None
+    return {**{name: value for name, value in dotenv.items() if value is not None}, **os.environ}
 
 
 def resolve(

@@ -18,7 +18,7 @@ PACKAGE = ROOT / "drpo"
 LAYERS: tuple[tuple[str, ...], ...] = (
     (
         *("errors", "types", "jsonl", "resources", "text_diff", "run_file", "measured", "statistics"),
-        *("bootstrap", "money", "run_log", "align_pro.closed_form"),
+        *("bootstrap", "money", "run_log", "another_python", "align_pro.closed_form"),
     ),
     ("events", "llm.base", "templates", "text_files"),
     ("reply_literals", "reply_json", "reply_scores", "parse", "reply_schemas"),

@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
+from drpo.another_python import can_start
 from drpo.report import LiveReport, render_report
-from drpo.report.maker import can_start, seen_by_it
+from drpo.report.maker import seen_by_it
 from drpo.run_view import RunView, read_view
 from tests.support.processes import alive, kill, until
 from tests.support.report_growing import levels_of, tiles

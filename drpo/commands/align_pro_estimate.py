@@ -11,7 +11,6 @@ from drpo.align_pro import plot
 from drpo.align_pro.estimating import run_estimate
 from drpo.align_pro.plan import estimate_plan
 from drpo.align_pro.results import doubt
-from drpo.api import environment
 from drpo.commands.dry_run_align_pro import look_ahead_estimate
 from drpo.commands.dry_run_text import print_dry_run
 from drpo.commands.flags import run_flags
@@ -22,7 +21,7 @@ from drpo.errors import GateRefused
 from drpo.jsonl import write_atomically
 from drpo.measured import SUMMARY_NAME
 from drpo.measuring.results import ITEMS_NAME
-from drpo.settings import resolve
+from drpo.settings import environment, resolve
 
 
 @click.command("estimate", epilog="Every flag is also a variable: --lambda is DRPO_LAMBDA.")

@@ -7,7 +7,6 @@ from typing import Any
 
 import click
 
-from drpo.api import environment
 from drpo.commands.dry_run_measuring import look_ahead_measuring
 from drpo.commands.dry_run_text import print_dry_run
 from drpo.commands.flags import run_flags
@@ -20,7 +19,7 @@ from drpo.measured import SUMMARY_NAME
 from drpo.measuring.auditing import run_audit
 from drpo.measuring.plan import audit_plan
 from drpo.measuring.results import ITEMS_NAME
-from drpo.settings import resolve
+from drpo.settings import environment, resolve
 
 
 @click.command("audit-judge", epilog="Every flag is also a variable: --judge is DRPO_JUDGE.")

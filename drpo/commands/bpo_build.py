@@ -7,7 +7,6 @@ from typing import Any
 
 import click
 
-from drpo.api import environment
 from drpo.bpo.building import PAIRS_NAME, build_plan, run_build
 from drpo.commands.dry_run_rewriting import look_ahead_build
 from drpo.commands.dry_run_text import print_dry_run
@@ -17,7 +16,7 @@ from drpo.commands.measuring_text import print_summary
 from drpo.commands.terminal import safe
 from drpo.config_bpo import BuildConfig
 from drpo.errors import GateRefused
-from drpo.settings import resolve
+from drpo.settings import environment, resolve
 
 
 @click.command("build", epilog="Every flag is also a variable: --pairs is DRPO_PAIRS.")

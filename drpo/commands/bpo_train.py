@@ -7,12 +7,11 @@ from typing import Any
 
 import click
 
-from drpo.api import environment
 from drpo.commands.running import tell
 from drpo.commands.terminal import print_json, safe
 from drpo.config_training import BpoTrainConfig, TrainingConfig
 from drpo.options import settings_flags
-from drpo.settings import resolve
+from drpo.settings import environment, resolve
 from drpo.training.supervised import train_bpo
 
 _FLAGS = (

@@ -10,13 +10,12 @@ from typing import Any
 
 import click
 
-from drpo.api import environment
 from drpo.commands.chat_room import ChatRoom
 from drpo.commands.running import introduce, tell
 from drpo.config_use import UseConfig
 from drpo.measuring.answering import made_for_another
 from drpo.options import settings_flags
-from drpo.settings import resolve
+from drpo.settings import environment, resolve
 from drpo.use.asking import using
 from drpo.use.plan import UsePlan, use_plan
 

@@ -12,7 +12,6 @@ from typing import Any
 
 import click
 
-from drpo.api import environment
 from drpo.commands.terminal import print_json, safe
 from drpo.config import OptimizeConfig
 from drpo.doctor.check import SEVERITY, Check, of_error
@@ -29,6 +28,7 @@ from drpo.errors import (
     StorageError,
 )
 from drpo.options import settings_flags
+from drpo.settings import environment
 
 _COLOURS = {"ok": "green", "warning": "yellow", "problem": "red"}
 _INDENT = " " * 9

@@ -7,7 +7,6 @@ from typing import Any
 
 import click
 
-from drpo.api import environment
 from drpo.commands.dry_run_measuring import look_ahead_measuring
 from drpo.commands.dry_run_text import print_dry_run
 from drpo.commands.flags import run_flags
@@ -21,7 +20,7 @@ from drpo.measured import SUMMARY_NAME
 from drpo.measuring.evaluating import run_evaluate
 from drpo.measuring.plan import evaluate_plan
 from drpo.measuring.results import ITEMS_NAME, doubt, part_of
-from drpo.settings import resolve
+from drpo.settings import environment, resolve
 from drpo.statistics import LEVEL
 
 

@@ -7,13 +7,13 @@ from typing import Any
 
 import click
 
-from drpo.api import environment, run_async
+from drpo.api import run_async
 from drpo.commands.terminal import print_json, safe
 from drpo.config_use import UseConfig
 from drpo.exporting.exporting import export_alignment
 from drpo.exporting.targets import TARGETS
 from drpo.options import settings_flags
-from drpo.settings import resolve
+from drpo.settings import environment, resolve
 
 _SETTINGS = (
     *("model", "shots", "embedder", "prompt_form", "temperature", "top_p", "base_max_tokens"),

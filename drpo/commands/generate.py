@@ -7,7 +7,6 @@ from typing import Any
 
 import click
 
-from drpo.api import environment
 from drpo.commands.dry_run_generate import look_ahead_generate
 from drpo.commands.dry_run_text import print_dry_run
 from drpo.commands.flags import run_flags
@@ -17,7 +16,7 @@ from drpo.config_use import GenerateConfig
 from drpo.errors import GateRefused
 from drpo.jsonl import plain_lines
 from drpo.measuring.results import MOST_MISSING
-from drpo.settings import resolve
+from drpo.settings import environment, resolve
 from drpo.types import Failed
 from drpo.use.generating import run_generate
 from drpo.use.plan import use_plan

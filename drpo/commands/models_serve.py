@@ -9,7 +9,6 @@ from typing import IO, Any
 
 import click
 
-from drpo.api import environment
 from drpo.choices import managed_server
 from drpo.commands.running import tell
 from drpo.config import CommonConfig
@@ -28,7 +27,7 @@ from drpo.llm.vllm.launch import (
 )
 from drpo.llm.vllm.server import Bounds, ManagedServer, Place
 from drpo.options import settings_flags
-from drpo.settings import resolve
+from drpo.settings import environment, resolve
 
 _SETTINGS = (
     "tensor_parallel_size",

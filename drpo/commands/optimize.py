@@ -8,7 +8,6 @@ from typing import Any
 import click
 
 from drpo.alignment import FILE_NAME, read_alignment
-from drpo.api import environment
 from drpo.commands.dry_run import look_ahead
 from drpo.commands.dry_run_text import print_dry_run
 from drpo.commands.flags import run_flags
@@ -18,7 +17,7 @@ from drpo.config import OptimizeConfig
 from drpo.errors import BudgetSpent, GateRefused
 from drpo.plan import optimize_plan, run_path
 from drpo.run import run_optimize
-from drpo.settings import resolve
+from drpo.settings import environment, resolve
 
 
 @click.command("optimize", epilog="Every flag is also a variable: --width is DRPO_WIDTH.")

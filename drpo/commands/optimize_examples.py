@@ -7,7 +7,6 @@ from typing import Any
 
 import click
 
-from drpo.api import environment
 from drpo.commands.dry_run import look_ahead
 from drpo.commands.dry_run_text import print_dry_run
 from drpo.commands.examples_table import print_examples
@@ -18,7 +17,7 @@ from drpo.errors import BudgetSpent, GateRefused
 from drpo.plan import examples_plan, run_path
 from drpo.results import RESULT_NAME, read_examples_result
 from drpo.run import run_examples
-from drpo.settings import resolve
+from drpo.settings import environment, resolve
 from drpo.validating_examples import examples_sentence
 
 

@@ -20,7 +20,7 @@ def command(repository: str, out: Path | None, revision: str | None) -> None:
     Only the files of a shared alignment are taken, and no program: a template that could do more than render
     is refused. Token, where the repository is private: HF_TOKEN, or hf auth login.
     """
-    from drpo.api import environment
+    from drpo.settings import environment
     from drpo.sharing.card import model_to_name
     from drpo.sharing.folder import PROMPTS_FOLDER, check_files, needs_prompts, write_folder
     from drpo.sharing.hub import Hub, repository_name

@@ -49,8 +49,8 @@ def command(
     render it, and the card; no record, no seeds, nothing that a model answered in the search, no addresses.
     Token: HF_TOKEN, or hf auth login.
     """
-    from drpo.api import environment
     from drpo.loading import load_alignment
+    from drpo.settings import environment
     from drpo.sharing.card import card_text
     from drpo.sharing.folder import shared_files, write_folder
     from drpo.sharing.hub import Hub, has_token, repository_name

@@ -9,7 +9,6 @@ from typing import Any
 
 import click
 
-from drpo.api import environment
 from drpo.commands.dry_run_rewriting import look_ahead_rewrite, unkept
 from drpo.commands.dry_run_text import print_dry_run
 from drpo.commands.flags import run_flags
@@ -22,7 +21,7 @@ from drpo.measuring.progress import Counting
 from drpo.plan import run_path
 from drpo.rewriting.contract import REASONS, Rewrite
 from drpo.run import Hooks
-from drpo.settings import resolve
+from drpo.settings import environment, resolve
 from drpo.use.rewording import Reworded, RewritePlan, rewrite_plan, run_rewrite
 
 _LONGEST_NOTE = 160

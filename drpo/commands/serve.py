@@ -10,13 +10,12 @@ from typing import Any
 
 import click
 
-from drpo.api import environment
 from drpo.commands.running import tell
 from drpo.commands.terminal import safe
 from drpo.config_use import ServeConfig
 from drpo.errors import InputError
 from drpo.options import settings_flags
-from drpo.settings import resolve
+from drpo.settings import environment, resolve
 
 _PACKAGES = ("starlette", "uvicorn", "httptools")
 _NOT_OF_A_SERVER = {
@@ -42,25 +41,34 @@ def command(alignments: tuple[str, ...], config: Path | None, **flags: Any) -> N
     """
     if missing := [name for name in _PACKAGES if importlib.util.find_spec(name) is None]:
         raise InputError(f"drpo serve needs {missing[0]}: pip install 'drpo[serve]'")
+    from drpo.serving.listening import SharedPort, listen, url_of
     from drpo.serving.plan import client_key, notices_of, serve_plans
-    from drpo.serving.running import listen, run_loop, serve, url_of
+    from drpo.serving.running import Keeper, run_loop, serve
+    from drpo.serving.workers import Team, refuse_workers, serve_by_workers
 
     env = environment()
     settings = resolve(ServeConfig, flags, env, config)
     key = client_key(settings, env)
     plans = serve_plans(alignments, settings, env)
-    listening = listen(settings.host, settings.port)
+    refuse_workers(plans, settings)
     for said in notices_of(plans):
         tell(said)
-    url = url_of(listening)
 
     def ready() -> None:
         for name, plan in plans.items():
             tell(f"{name}: {plan.subject.name} at {plan.choice.identity}")
-        click.echo(f"serving at {safe(url)}: {safe(', '.join(plans))}; Ctrl-C ends it", err=True)
+        by = f" by {settings.workers} processes" if settings.workers > 1 else ""
+        click.echo(f"serving at {safe(url)}: {safe(', '.join(plans))}{by}; Ctrl-C ends it", err=True)
         click.echo(f"  {safe(_curl(url, next(iter(plans)), settings.api_key_env))}", err=True)
 
-    run_loop(serve(plans, settings, env, listening, key, tell, ready))
+    if settings.workers > 1:
+        port = SharedPort(settings.host, settings.port, settings.workers)
+        url = port.url
+        run_loop(serve_by_workers(Team(alignments, plans, settings), port, tell, ready))
+    else:
+        listening = listen(settings.host, settings.port)
+        url = url_of(listening)
+        run_loop(serve(plans, settings, env, listening, key, Keeper(tell, ready)))
     tell("ended")
 
 

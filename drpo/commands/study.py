@@ -7,7 +7,6 @@ from typing import Any
 
 import click
 
-from drpo.api import environment
 from drpo.commands.dry_run_study import look_ahead_study
 from drpo.commands.dry_run_text import print_dry_run
 from drpo.commands.flags import run_flags
@@ -16,7 +15,7 @@ from drpo.commands.terminal import print_json, safe
 from drpo.config_study import StudyConfig
 from drpo.llm.base import Role
 from drpo.run import Hooks
-from drpo.settings import resolve
+from drpo.settings import environment, resolve
 from drpo.studies.catalogue import STUDIES
 from drpo.studies.progress import StudyProgress
 from drpo.studies.result import StudyResult

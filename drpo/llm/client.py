@@ -104,8 +104,6 @@ class OpenAIClient:
         return self._read(request, body, response.content, response.headers)
 
     async def _ask_leanly(self, request: Request) -> Completion | DrpoError:
-        import httpx2
-
         body = body_of(request, self._model_name)
         try:
             pool = self._connections.pool(self._endpoint)
@@ -114,7 +112,7 @@ class OpenAIClient:
             reply = await pool.post(self._head(request), encoded(body), self._timeout_s)
         except TimeoutError:
             return self._transient(request, f"no complete answer within {self._timeout_s:g} s", 504)
-        except (httpx2.HTTPError, httpx2.InvalidURL, OSError) as err:
+        except _no_connection() as err:
             return self._unconnected(request, err)
         if reply.status == 200:
             return self._read(request, body, reply.body, reply.headers)
@@ -285,3 +283,10 @@ def _json_or_text(raw: bytes) -> object:
         return json.loads(raw)
     except (ValueError, RecursionError):
         return raw[:2000].decode("utf-8", "replace")
+
+
+def _no_connection() -> tuple[type[Exception], ...]:
+    """What a pool raises; asked for only where it has, since an import takes its time in every request."""
+    import httpx2
+
+    return httpx2.HTTPError, httpx2.InvalidURL, OSError

@@ -52,12 +52,22 @@ def encoded(body: Mapping[str, object]) -> bytes:
     messages = body.get("messages")
     if not isinstance(messages, list):
         return json.dumps(body).encode("ascii")
-    rest = json.dumps({name: value for name, value in body.items() if name != "messages"})
-    said = ", ".join(
+    rest = {name: value for name, value in body.items() if name != "messages"}
+    try:
+        head = _head(tuple(rest), *rest.values())
+    except TypeError:  # a list or an object among them
+        head = json.dumps(rest)[:-1]
+    said = [
         _message(m["role"], m["content"]) if len(m["content"]) <= _LONGEST_KEPT else json.dumps(m)
         for m in messages
-    )
-    return f'{rest[:-1]}, "messages": [{said}]}}'.encode("ascii")
+    ]
+    return f'{head}, "messages": [{", ".join(said)}]}}'.encode("ascii")
+
+
+@lru_cache(maxsize=256, typed=True)  # or true would stand where 1 was asked for
+def _head(names: tuple[str, ...], *values: object) -> str:
+    """What all requests of a kind have in common, as the beginning of an object."""
+    return json.dumps(dict(zip(names, values, strict=True)))[:-1]
 
 
 _LONGEST_KEPT = 8192  # characters of a message whose JSON is remembered
@@ -65,7 +75,8 @@ _LONGEST_KEPT = 8192  # characters of a message whose JSON is remembered
 
 @lru_cache(maxsize=1024)
 def _message(role: str, content: str) -> str:
-    return json.dumps({"role": role, "content": content})
+    # Texts by themselves are quick: for an object, json makes an encoder.
+    return f'{{"role": {json.dumps(role)}, "content": {json.dumps(content)}}}'
 
 
 @lru_cache(maxsize=64)
@@ -105,14 +116,15 @@ def valid_unicode(text: str) -> str:
 
 def usage_of(value: object) -> Usage:
     """The tokens that a reply tells, 0 where it tells none."""
+    if not isinstance(value, dict):
+        return Usage()
+    cached = _count(value.get("prompt_tokens_details"), "cached_tokens")
+    return Usage(_count(value, "prompt_tokens") or 0, _count(value, "completion_tokens") or 0, cached)
 
-    def count(facts: object, name: str) -> int | None:
-        number = facts.get(name) if isinstance(facts, dict) else None
-        return number if isinstance(number, int) and number >= 0 else None
 
-    details = value.get("prompt_tokens_details") if isinstance(value, dict) else None
-    cached = count(details, "cached_tokens")
-    return Usage(count(value, "prompt_tokens") or 0, count(value, "completion_tokens") or 0, cached)
+def _count(facts: object, name: str) -> int | None:
+    number = facts.get(name) if isinstance(facts, dict) else None
+    return number if isinstance(number, int) and number >= 0 else None
 
 
 LONGEST_EVENT = 4_000_000

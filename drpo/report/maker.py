@@ -10,7 +10,6 @@ import contextvars
 import logging
 import os
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -18,6 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
+from drpo.another_python import can_start, command_of
 from drpo.events import Event
 from drpo.report.files import REPORT_NAME, temporary_of
 from drpo.report.growing import Wanted, event_bytes, run_line, wanted_line
@@ -29,7 +29,6 @@ REST = 20
 """How many times as long as the last page took none is made after it: 5 % of one core."""
 LAST_S = 10.0
 """How long the last page is waited for; then the run makes it itself."""
-_BEGIN = "import sys; sys.path[:] = sys.argv[1:]; from drpo.report.worker import main; main()"
 _SEEN = {
     *("PATH", "HOME", "LANG", "TMPDIR", "TEMP", "TMP", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH"),
     *("SYSTEMROOT", "WINDIR", "USERPROFILE", "APPDATA"),
@@ -144,16 +143,10 @@ class Maker:
         self._has_last = True
 
 
-def can_start() -> bool:
-    """Whether there is a Python to start: an application that has one built in is none."""
-    executable = sys.executable or ""
-    return bool(executable) and "py" in Path(executable).name.lower() and not hasattr(sys, "frozen")
-
-
 def _start() -> subprocess.Popen[bytes]:
     """The process. It holds no file of this one, and is in no group to which a terminal sends Ctrl-C."""
     return subprocess.Popen(
-        [sys.executable, "-P", "-c", _BEGIN, *sys.path],  # the same drpo, wherever it was found
+        command_of("drpo.report.worker"),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

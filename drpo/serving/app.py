@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from starlette.applications import Starlette
@@ -15,7 +16,7 @@ from starlette.routing import Route
 from drpo.serving.answering import Completions, Desk
 from drpo.serving.door import App, Door, Receive, Scope, Send, refuse
 from drpo.serving.errors import Refusal
-from drpo.serving.metrics import CONTENT_TYPE
+from drpo.serving.metrics import CONTENT_TYPE, Metrics
 from drpo.serving.models import served_by_name
 from drpo.serving.openapi import PATH, document
 from drpo.serving.replies import model_json, models_json
@@ -24,8 +25,8 @@ from drpo.serving.requests import read_chat, read_completion
 _JSON = "application/json"
 
 
-def application(desk: Desk, door: Door) -> App:
-    """The whole server as an ASGI application."""
+def application(desk: Desk, door: Door, total: Callable[[], Awaitable[Metrics]] | None = None) -> App:
+    """The whole server as an ASGI application. total: what /metrics tells, None: the counts of `desk`."""
     created = int(time.time())
     takes_system = any(served.client_system != "refuse" for served in desk.models.values())
     described = document(list(desk.models), desk.bounds, keyed=door.keyed, takes_system=takes_system)
@@ -35,7 +36,8 @@ def application(desk: Desk, door: Door) -> App:
         return Response(b'{"status": "ok"}', media_type=_JSON)
 
     async def metrics(request: Request) -> Response:
-        return Response(desk.metrics.text(), headers={"content-type": CONTENT_TYPE})
+        counts = desk.metrics if total is None else await total()
+        return Response(counts.text(), headers={"content-type": CONTENT_TYPE})
 
     async def models(request: Request) -> Response:
         return Response(models_json(list(desk.models), created), media_type=_JSON)

@@ -69,10 +69,7 @@ class Door:
 def require_json(scope: Scope) -> None:
     """Raise Refusal (415) for a body that is no JSON by its headers. A page of a browser cannot send this
     type to another site without asking first."""
-    kind = (_header(scope, b"content-type") or b"").decode("latin-1")
-    name, _, parameters = kind.partition(";")
-    charset = parameters.strip().lower().replace('"', "").removeprefix("charset=")
-    if name.strip().lower() != "application/json" or charset not in ("", "utf-8", "utf8"):
+    if not _is_json(_header(scope, b"content-type") or b""):
         raise Refusal(415, "expected the header Content-Type: application/json")
     if (_header(scope, b"content-encoding") or b"identity").lower() != b"identity":
         raise Refusal(415, "expected a body that is not compressed")
@@ -80,10 +77,9 @@ def require_json(scope: Scope) -> None:
 
 async def read_body(scope: Scope, receive: Receive, bounds: Bounds) -> bytes:
     """The whole body. Raises Refusal (413, 408), and ClientLeft where its sender went away."""
-    too_large = Refusal(413, f"the body is longer than {bounds.body_bytes} bytes", code="request_too_large")
     announced = _length(_header(scope, b"content-length"))
     if announced > bounds.body_bytes and (announced > _THROWN_AWAY or _header(scope, b"expect")):
-        raise too_large
+        raise _too_large(bounds)
     parts: list[bytes] = []
     size, more = 0, True
     try:
@@ -97,12 +93,12 @@ async def read_body(scope: Scope, receive: Receive, bounds: Bounds) -> bytes:
                 if size <= bounds.body_bytes:
                     parts.append(part)
                 elif size > max(_THROWN_AWAY, bounds.body_bytes):
-                    raise too_large
+                    raise _too_large(bounds)
                 more = message.get("more_body", False)
     except TimeoutError:
         raise Refusal(408, f"the body did not come within {bounds.request_s:g} s") from None
     if size > bounds.body_bytes:
-        raise too_large
+        raise _too_large(bounds)
     return b"".join(parts)
 
 
@@ -127,6 +123,17 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return host.lower() == "localhost"
+
+
+def _too_large(bounds: Bounds) -> Refusal:
+    return Refusal(413, f"the body is longer than {bounds.body_bytes} bytes", code="request_too_large")
+
+
+@lru_cache(maxsize=64)
+def _is_json(kind: bytes) -> bool:
+    name, _, parameters = kind.decode("latin-1").partition(";")
+    charset = parameters.strip().lower().replace('"', "").removeprefix("charset=")
+    return name.strip().lower() == "application/json" and charset in ("", "utf-8", "utf8")
 
 
 @lru_cache(maxsize=64)

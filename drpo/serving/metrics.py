@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
@@ -16,13 +17,15 @@ class Metrics:
 
     def __init__(self) -> None:
         self.in_work = 0
+        self._left = 0
         self._requests: defaultdict[Labels, int] = defaultdict(int)
         self._tokens: defaultdict[Labels, int] = defaultdict(int)
         self._failures: defaultdict[Labels, int] = defaultdict(int)
-        self._left = 0
         self._seconds: defaultdict[Labels, _Histogram] = defaultdict(_Histogram)
         self._first: defaultdict[Labels, _Histogram] = defaultdict(_Histogram)
         self._shots: defaultdict[Labels, _Histogram] = defaultdict(_Histogram)
+        self._counters = {"requests": self._requests, "tokens": self._tokens, "failures": self._failures}
+        self._histograms = {"seconds": self._seconds, "first": self._first, "shots": self._shots}
 
     def answered(self, route: str, model: str, status: int, took_s: float) -> None:
         """A request was answered. model: a name that is served, or "" where none was asked for."""
@@ -50,6 +53,29 @@ class Metrics:
         """A client went away before its answer was complete."""
         self._left += 1
 
+    def as_json(self) -> dict[str, Any]:
+        """What `add` takes, of a process that shares the port."""
+        return {
+            "in_work": self.in_work,
+            "left": self._left,
+            "counters": {name: list(values.items()) for name, values in self._counters.items()},
+            "histograms": {
+                name: [(labels, one.counts, one.sum) for labels, one in values.items()]
+                for name, values in self._histograms.items()
+            },
+        }
+
+    def add(self, told: Mapping[str, Any], *, runs: bool = True) -> None:
+        """Count what another process has counted. runs: whether it still does; else nothing is in work."""
+        self.in_work += told["in_work"] if runs else 0
+        self._left += told["left"]
+        for name, values in told["counters"].items():
+            for labels, count in values:
+                self._counters[name][_read(labels)] += count
+        for name, histograms in told["histograms"].items():
+            for labels, counts, total in histograms:
+                self._histograms[name][_read(labels)].merge(counts, total)
+
     def text(self) -> str:
         """All of them."""
         lines = [
@@ -75,6 +101,14 @@ class _Histogram:
     def add(self, seconds: float) -> None:
         self.counts[bisect_left(_SECONDS, seconds)] += 1
         self.sum += seconds
+
+    def merge(self, counts: Sequence[int], total: float) -> None:
+        self.counts = [own + other for own, other in zip(self.counts, counts, strict=True)]
+        self.sum += total
+
+
+def _read(labels: Sequence[Sequence[str]]) -> Labels:
+    return tuple((name, value) for name, value in labels)
 
 
 def _family(name: str, kind: str, text: str, samples: Sequence[str]) -> Iterator[str]:

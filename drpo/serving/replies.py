@@ -33,18 +33,23 @@ class Envelope:
     def whole(self, choices: Sequence[Choice], usage: Usage) -> bytes:
         """The body of an answer that is not streamed."""
         kind = "chat.completion" if self.chat else "text_completion"
-        found = [self._choice(number, choice) for number, choice in enumerate(choices)]
-        return json.dumps({**self._head(kind), "choices": found, "usage": usage_json(usage)}).encode("ascii")
+        found = ", ".join([self._choice(number, choice) for number, choice in enumerate(choices)])
+        return f'{self._head(kind)}, "choices": [{found}], "usage": {usage_json(usage)}}}'.encode("ascii")
 
-    def _choice(self, number: int, choice: Choice) -> dict[str, Any]:
-        said: dict[str, Any] = {"text": choice.text}
-        if self.chat:
-            said = {"message": {"role": "assistant", "content": choice.text, "refusal": None}}
-        reason = finish_reason(choice.finish_reason)
-        return {"index": number, **said, "logprobs": None, "finish_reason": reason}
+    def _choice(self, number: int, choice: Choice) -> str:
+        text = json.dumps(choice.text)
+        said = (
+            f'"message": {{"role": "assistant", "content": {text}, "refusal": null}}'
+            if self.chat
+            else f'"text": {text}'
+        )
+        reason = json.dumps(finish_reason(choice.finish_reason))
+        return f'{{"index": {number}, {said}, "logprobs": null, "finish_reason": {reason}}}'
 
-    def _head(self, kind: str) -> dict[str, Any]:
-        return {"id": self.id, "object": kind, "created": self.created, "model": self.model}
+    def _head(self, kind: str) -> str:
+        """How all parts begin. Texts are made JSON one by one, which for an object would take an encoder."""
+        model = json.dumps(self.model)
+        return f'{{"id": "{self.id}", "object": "{kind}", "created": {self.created}, "model": {model}'
 
 
 class Events:
@@ -56,7 +61,7 @@ class Events:
     def __init__(self, envelope: Envelope, *, tells_usage: bool) -> None:
         self._chat = envelope.chat
         kind = "chat.completion.chunk" if envelope.chat else "text_completion"
-        head = json.dumps(envelope._head(kind))[:-1]
+        head = envelope._head(kind)
         delta = '"delta": {"content": ' if envelope.chat else '"text": '
         self._head = f'data: {head}, "choices": '
         self._before = f'{self._head}[{{"index": 0, {delta}'
@@ -85,7 +90,7 @@ class Events:
 
     def usage(self, usage: Usage) -> bytes:
         """What it took."""
-        return f'{self._head}[], "usage": {json.dumps(usage_json(usage))}}}\n\n'.encode("ascii")
+        return f'{self._head}[], "usage": {usage_json(usage)}}}\n\n'.encode("ascii")
 
 
 def failure_event(error: Mapping[str, Any]) -> bytes:
@@ -93,17 +98,12 @@ def failure_event(error: Mapping[str, Any]) -> bytes:
     return b"data: " + json.dumps(error).encode("ascii") + b"\n\n"
 
 
-def usage_json(usage: Usage) -> dict[str, Any]:
+def usage_json(usage: Usage) -> str:
     """Tokens in OpenAI's shape."""
-    total = usage.prompt_tokens + usage.completion_tokens
-    found: dict[str, Any] = {
-        "prompt_tokens": usage.prompt_tokens,
-        "completion_tokens": usage.completion_tokens,
-        "total_tokens": total,
-    }
-    if usage.cached_tokens is not None:
-        found["prompt_tokens_details"] = {"cached_tokens": usage.cached_tokens}
-    return found
+    asked, answered, cached = usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens
+    details = "" if cached is None else f', "prompt_tokens_details": {{"cached_tokens": {cached}}}'
+    counts = f'"prompt_tokens": {asked}, "completion_tokens": {answered}, "total_tokens": {asked + answered}'
+    return f"{{{counts}{details}}}"
 
 
 def finish_reason(reason: str) -> str:

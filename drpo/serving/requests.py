@@ -7,7 +7,7 @@ and none of it says where the request goes.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Set
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -63,7 +63,7 @@ def read_object(raw: bytes) -> dict[str, Any]:
 
 def read_chat(body: dict[str, Any]) -> Asking:
     """A request to /v1/chat/completions. Raises Refusal naming the field."""
-    _refuse_fields(body, fields.CHAT_FIELDS, fields.NEUTRAL_CHAT)
+    _refuse_fields(body, _CHAT_FIELDS, fields.NEUTRAL_CHAT)
     model, wanted = _model(body), _wanted(body)
     messages = body.get("messages")
     if not isinstance(messages, list) or not messages:
@@ -85,7 +85,7 @@ def read_chat(body: dict[str, Any]) -> Asking:
 
 def read_completion(body: dict[str, Any]) -> Asking:
     """A request to /v1/completions, whose prompt is the query. Raises Refusal naming the field."""
-    _refuse_fields(body, fields.TEXT_FIELDS, fields.NEUTRAL_TEXT)
+    _refuse_fields(body, _TEXT_FIELDS, fields.NEUTRAL_TEXT)
     model, wanted = _model(body), _wanted(body)
     prompt = body.get("prompt")
     if isinstance(prompt, list) and len(prompt) == 1 and isinstance(prompt[0], str):
@@ -95,7 +95,9 @@ def read_completion(body: dict[str, Any]) -> Asking:
     return Asking(model, valid_unicode(prompt), (), None, wanted, chat=False)
 
 
-def _refuse_fields(body: dict[str, Any], known: Collection[str], neutral: dict[str, tuple[Any, ...]]) -> None:
+def _refuse_fields(body: dict[str, Any], known: Set[str], neutral: dict[str, tuple[Any, ...]]) -> None:
+    if body.keys() <= known:
+        return
     for name, value in body.items():
         if name in known or name in fields.IGNORED:
             continue
@@ -119,6 +121,8 @@ def _wanted(body: dict[str, Any]) -> Wanted:
     stream = body.get("stream")
     if stream is not None and not isinstance(stream, bool):
         _wrong("stream", "true or false", stream)
+    if body.keys() <= _SAY_NOTHING_ELSE:
+        return Wanted(stream=bool(stream))
     n = _whole(body, "n")
     if stream and n not in (None, 1):
         message = "n: a stream has one choice; leave n out, or stream"
@@ -200,7 +204,7 @@ def _message(item: Any, where: str) -> tuple[str, str]:
     if role not in fields.ROLES:
         _wrong(f"{where}.role", "system, developer, user or assistant (tools are not taken)", role)
     for name, neutral in fields.NEUTRAL_MESSAGE.items():
-        if not fields.asks_for_nothing(item.get(name), neutral):
+        if name in item and not fields.asks_for_nothing(item[name], neutral):
             raise Refusal(400, f"{where}.{name}: this server knows no tools", where, "unsupported_parameter")
     content = item.get("content")
     if isinstance(content, list):
@@ -259,4 +263,7 @@ def _no_number(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
+_CHAT_FIELDS, _TEXT_FIELDS = frozenset(fields.CHAT_FIELDS), frozenset(fields.TEXT_FIELDS)
+_SAY_NOTHING_ELSE = frozenset({"model", "messages", "prompt", "stream"})
+"""Fields of a request that leaves all the rest to the server, as most do."""
 _DECODER = json.JSONDecoder(parse_constant=_no_number)  # json.loads would make one for each body

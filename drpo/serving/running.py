@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import gc
-import os
 import signal
 import socket
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
-from dataclasses import replace
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import uvicorn
 
 from drpo.config_use import ServeConfig
-from drpo.errors import InputError, Interrupted
+from drpo.errors import Interrupted
 from drpo.live import Notice, Resources, asked_once, server_facts
 from drpo.llm.base import Request
 from drpo.llm.limits import Stop
@@ -43,31 +41,17 @@ _SAID_AGAIN_S = 10.0
 T = TypeVar("T")
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A socket at this address, not listening yet. Raises InputError where it cannot be had."""
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        found = socket.socket(family, kind, protocol)  # named, or asyncio would leave small packets waiting
-    except OSError as error:
-        raise InputError(f"--host {host}: expected an address of this machine: {error.strerror}") from None
-    try:
-        if os.name == "posix":
-            found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        found.bind(address)
-    except OSError as error:
-        found.close()
-        if error.errno == errno.EADDRINUSE:
-            raise InputError(f"--port {port}: is in use; name another, or 0 for any that is free") from None
-        raise InputError(f"{host}:{port}: cannot be listened at: {error.strerror}") from None
-    return found
+@dataclass(frozen=True, slots=True)
+class Keeper:
+    """Whoever runs a server. notice: hears what a user wants to know. ready: called when requests are taken.
 
+    metrics: what the server counts. total: what it tells at /metrics where other processes serve too.
+    """
 
-def url_of(listening: socket.socket) -> str:
-    """Where the API begins."""
-    host, port = listening.getsockname()[:2]
-    return f"http://{f'[{host}]' if ':' in host else host}:{port}/v1"
+    notice: Notice
+    ready: Callable[[], None]
+    metrics: Metrics = field(default_factory=Metrics)
+    total: Callable[[], Awaitable[Metrics]] | None = None
 
 
 def run_loop(main: Coroutine[Any, Any, T]) -> T:
@@ -88,14 +72,10 @@ async def serve(
     environment: Mapping[str, str],
     listening: socket.socket,
     api_key: str | None,
-    notice: Notice,
-    ready: Callable[[], None],
+    keeper: Keeper,
 ) -> None:
     """Serve until a signal comes; then answers that are running are awaited for `grace_s`. A second signal
-    (or one before the server is ready) raises Interrupted at once.
-
-    ready: called when requests are taken.
-    """
+    (or one before the server is ready) raises Interrupted at once."""
     _more_files(4 * config.max_waiting + 256)
     server: _Server | None = None
     own = asyncio.current_task()
@@ -106,19 +86,16 @@ async def serve(
             own.cancel()
             return
         server.should_exit = True
-        notice(
-            f"ending: no new requests; running answers are awaited for up to {config.grace_s:g} s "
-            "(once more: end at once)"
-        )
+        keeper.notice(ending_words(config.grace_s))
 
-    tell = _Seldom(notice)
-    metrics = Metrics()
+    tell = Seldom(keeper.notice)
     try:
-        with _signals(asked_to_stop):
-            async with _opened(plans, config, environment, metrics, tell) as models:
+        with signals(asked_to_stop):
+            async with _opened(plans, config, environment, keeper.metrics, tell) as models:
                 bounds = Bounds(config.max_body_bytes, config.request_s)
-                desk = Desk(models, metrics, bounds, config.max_waiting, config.timeout_s, tell)
-                server = _Server(_settings(application(desk, Door(api_key)), config), ready)
+                desk = Desk(models, keeper.metrics, bounds, config.max_waiting, config.timeout_s, tell)
+                app = application(desk, Door(api_key), keeper.total)
+                server = _Server(_settings(app, config), keeper.ready)
                 try:
                     await server.serve(sockets=[listening])
                 finally:
@@ -127,6 +104,14 @@ async def serve(
         raise Interrupted("ended at once") from None
     finally:
         listening.close()
+
+
+def ending_words(grace_s: float) -> str:
+    """What is said at the first signal."""
+    return (
+        f"ending: no new requests; running answers are awaited for up to {grace_s:g} s "
+        "(once more: end at once)"
+    )
 
 
 class _Server(uvicorn.Server):
@@ -207,7 +192,7 @@ def _for_serving(opened: Using, resources: Resources) -> Using:
     return replace(opened, llm=upstream, streams=upstream, fit=fit)
 
 
-class _Seldom:
+class Seldom:
     """Tells what is new; the same words again only after a while."""
 
     def __init__(self, notice: Notice) -> None:
@@ -221,7 +206,8 @@ class _Seldom:
 
 
 @contextlib.contextmanager
-def _signals(handler: Callable[[], None]) -> Iterator[None]:
+def signals(handler: Callable[[], None]) -> Iterator[None]:
+    """Call `handler` at SIGINT and SIGTERM."""
     loop = asyncio.get_running_loop()
     numbers = (signal.SIGINT, signal.SIGTERM)
     try:

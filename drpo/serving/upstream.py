@@ -62,7 +62,7 @@ class Upstream:
                 yield piece
 
     async def _insist(self, request: Request, ask: Callable[[Request], Awaitable[T]]) -> T:
-        mended = set[str]()
+        mended: set[str] = set()
         while True:
             form = self._form(request)
             try:
@@ -80,6 +80,8 @@ class Upstream:
 
     def _form(self, request: Request) -> Request:
         """What is left of a request without the settings that the model does not take."""
+        if not self._refused:
+            return request
         sampling = self._sampling
         chosen = {
             "temperature": request.temperature in (None, sampling.temperature),

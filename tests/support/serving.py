@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from drpo.config_use import ServeConfig
+from drpo.serving.listening import listen, url_of
 from drpo.serving.plan import client_key, serve_plans
-from drpo.serving.running import listen, serve, url_of
+from drpo.serving.running import Keeper, serve
 from drpo.settings import resolve
 
 ASKING: dict[str, Any] = {"model": "bees", "messages": [{"role": "user", "content": "Hello?"}]}
@@ -42,7 +43,7 @@ async def serving(
     running = Running(url_of(listening))
     ready = asyncio.Event()
     task = running.ended = asyncio.create_task(
-        serve(plans, config, environment, listening, key, running.told.append, ready.set)
+        serve(plans, config, environment, listening, key, Keeper(running.told.append, ready.set))
     )
     waiting = asyncio.create_task(ready.wait())
     await asyncio.wait({task, waiting}, return_when=asyncio.FIRST_COMPLETED)

@@ -17,8 +17,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import psutil
-
 from drpo.errors import StorageError
 from drpo.llm.connections import Endpoint
 
@@ -147,7 +145,9 @@ class ServerProcess:
         """What a guard that was itself killed has left: the server's process group, which is ours to end."""
         if self._pid is None or (self._guard.returncode or 0) >= 0:
             return  # it ended by itself, and has left nothing
-        if any(_group_of(process) == self._pid for process in psutil.process_iter()):
+        import psutil  # which takes its time, and is needed here alone
+
+        if any(_group_of(pid) == self._pid for pid in psutil.pids()):
             with contextlib.suppress(OSError):
                 os.killpg(self._pid, signal.SIGKILL)
 
@@ -216,8 +216,8 @@ class Probe:
             raise ConnectionError(str(error)) from None
 
 
-def _group_of(process: psutil.Process) -> int | None:
+def _group_of(pid: int) -> int | None:
     try:
-        return os.getpgid(process.pid)
+        return os.getpgid(pid)
     except OSError:
         return None
