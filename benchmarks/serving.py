@@ -36,6 +36,7 @@ from openai.types.chat import ChatCompletionUserMessageParam
 from benchmarks.serving_shots import shots
 
 _TOKENS, _INTERVAL_MS = 20, 250
+_TURNS = 20
 _STREAM_S = _TOKENS * _INTERVAL_MS / 1000
 
 
@@ -111,22 +112,24 @@ class Bench:
         return [self._process, *self._process.children()]
 
     async def plain(self, count: int, at_once: int, *, sdk: bool) -> None:
-        """Whole answers, in turns of a quarter so that a change of the machine's speed meets both."""
+        """Whole answers, in many turns so that a change of the machine's speed meets both."""
         both: dict[str, list[Load]] = {self._direct: [], self._server: []}
         load = self._sdk_load if sdk else partial(self._load, stream=False)
         for url in both:
             await load(url, 500, at_once)
         before_s = self._used_s()
-        for _ in range(4):
+        for _ in range(_TURNS):
             for url, loads in both.items():
-                loads.append(await load(url, count // 4, at_once))
+                loads.append(await load(url, count // _TURNS, at_once))
         speeds = [statistics.median(load.a_second for load in loads) for loads in both.values()]
         errors = [sum(load.errors for load in loads) for loads in both.values()]
         print(f"{count} plain requests, {at_once} at once, by {'the OpenAI SDK' if sdk else 'aiohttp'}")
-        _row("  a second", speeds, f"  ratio {speeds[1] / speeds[0]:.2f}")
+        each = sorted(mine.a_second / theirs.a_second for theirs, mine in zip(*both.values(), strict=True))
+        _row("  a second", speeds, f"  ratio {statistics.median(each):.2f} ({each[0]:.2f} to {each[-1]:.2f})")
         _row("  errors", errors)
         used_s = self._used_s() - before_s
-        print(f"  processor time of the server: {1000 * used_s / (4 * (count // 4)):.2f} ms a request")
+        asked = _TURNS * (count // _TURNS)
+        print(f"  processor time of the server: {1000 * used_s / asked:.2f} ms a request")
 
     async def streams(self, count: int, at_once: int) -> None:
         """Streams of 20 tokens in 5 s: all clients begin in one moment, and go on in waves; and the same with

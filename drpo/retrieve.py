@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import re
+import struct
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -27,6 +28,7 @@ _UNSOUND = (OSError, ValueError, TypeError, EOFError, MemoryError, OverflowError
 _QUERIES_AT_ONCE = 64  # one block of similarities: 25 MB at 100,000 examples
 # Up to these, words are compared in a twentieth of the time that a thread takes to be asked, vectors in half.
 _FEW_EXAMPLES, _FEW_CHARACTERS = 200, 4000
+_FLOAT32 = struct.Struct("f")
 _WORD = re.compile(r"(?u)\b\w\w+\b")  # bm25s' own
 _ROWS_AT_ONCE = 4096  # one block of exact similarities: 12 MB at 384 dimensions
 
@@ -72,12 +74,14 @@ class LexicalRetriever:
         self._examples = len(examples)
         words = self._words([example.query for example in examples])
         self._index: Any = None
-        self._rows: dict[str, NDArray[np.float32]] = {}
+        self._scored: dict[str, list[tuple[int, float]]] = {}
         if any(words):  # bm25s cannot index texts without any word
             self._index = bm25s.BM25()
             self._index.index(words, show_progress=False)
         if self._index is not None and self._examples <= _FEW_EXAMPLES:
-            self._rows = {word: self._scores([word]) for word in {word for text in words for word in text}}
+            for word in {word for text in words for word in text}:
+                scores = self._scores([word]).tolist()
+                self._scored[word] = [(index, score) for index, score in enumerate(scores) if score]
 
     async def top_k(self, queries: Sequence[str], k: int) -> list[tuple[int, ...]]:
         """As `Retriever` says."""
@@ -89,12 +93,12 @@ class LexicalRetriever:
 
     def _top_k_of_few(self, query: str, k: int) -> tuple[int, ...]:
         """As `_top_k`, to the bit: the library's own words and scores, added up in its order, without its
-        progress bars, which take most of the time where there are few examples."""
-        scores = np.zeros(self._examples, np.float32)
+        progress bars, and without numpy, which take most of the time where there are few examples."""
+        below = [0.0] * self._examples  # 0 less the score, so that the highest comes first
         for word in _WORD.findall(query.lower()):
-            if (row := self._rows.get(word)) is not None:  # stop words have none
-                scores += row
-        return tuple((-scores).argsort(kind="stable")[:k].tolist())
+            for index, score in self._scored.get(word, ()):  # stop words have none
+                below[index] = _float32(below[index] - score) if below[index] else -score
+        return tuple(sorted(range(self._examples), key=below.__getitem__)[:k])
 
     def _top_k(self, queries: Sequence[str], k: int) -> list[tuple[int, ...]]:
         distinct = list(dict.fromkeys(queries))
@@ -114,6 +118,12 @@ class LexicalRetriever:
     def _words(self, texts: list[str]) -> list[list[str]]:
         words: list[list[str]] = self._bm25s.tokenize(texts, return_ids=False, show_progress=False)
         return words
+
+
+def _float32(value: float) -> float:
+    """As float32 holds it. Of a sum of two of them, which a float holds exactly, that is their sum there."""
+    rounded: float = _FLOAT32.unpack(_FLOAT32.pack(value))[0]
+    return rounded
 
 
 class VectorCache:

@@ -12,7 +12,7 @@ import ssl
 import time
 from collections.abc import AsyncGenerator, Collection, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import parse_qsl, urlsplit
 
 from drpo.errors import DrpoError, ParameterRefused, ProviderRefused
@@ -26,6 +26,14 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     import aiohttp
+
+
+class _Came(Protocol):
+    """An answer whose headers are read where they are needed."""
+
+    @property
+    def headers(self) -> Mapping[str, str]: ...
+
 
 _CONNECT_S = 10
 
@@ -101,7 +109,7 @@ class OpenAIClient:
             return replace(meant, turned_away=True) if isinstance(meant, Completion) else meant
         except (openai.OpenAIError, aiohttp.ClientError, httpx2.HTTPError, httpx2.InvalidURL, OSError) as err:
             return self._unconnected(request, err)
-        return self._read(request, body, response.content, response.headers)
+        return self._read(request, body, response.content, response)
 
     async def _ask_leanly(self, request: Request) -> Completion | DrpoError:
         body = body_of(request, self._model_name)
@@ -115,7 +123,7 @@ class OpenAIClient:
         except _no_connection() as err:
             return self._unconnected(request, err)
         if reply.status == 200:
-            return self._read(request, body, reply.body, reply.headers)
+            return self._read(request, body, reply.body, reply)
         meant = self._fault(request, body, read_fault(_json_or_text(reply.body), reply.status), reply.headers)
         return replace(meant, turned_away=True) if isinstance(meant, Completion) else meant
 
@@ -188,7 +196,7 @@ class OpenAIClient:
             raise failure
 
     def _read(
-        self, request: Request, body: Collection[str], raw: bytes, headers: Mapping[str, str]
+        self, request: Request, body: Collection[str], raw: bytes, came: _Came
     ) -> Completion | DrpoError:
         try:
             data: object = json.loads(raw)
@@ -199,12 +207,12 @@ class OpenAIClient:
         if not isinstance(data, dict) or not isinstance(choices, list) or not choices:
             error = data.get("error") if isinstance(data, dict) else None
             if error:
-                return self._fault(request, body, read_fault(error), headers)
+                return self._fault(request, body, read_fault(error), came.headers)
             return self._transient(request, f"a reply without choices: {self._clean(repr(data))}")
         read: list[Choice] = []
         for item in choices[: request.n]:
             if isinstance(item, dict) and isinstance(error := item.get("error"), dict):
-                return self._fault(request, body, read_fault(error), headers)
+                return self._fault(request, body, read_fault(error), came.headers)
             if (choice := choice_of(item, chat=request.prompt is None)) is None:
                 return self._transient(request, f"a choice without text: {self._clean(repr(item))}")
             read.append(choice)

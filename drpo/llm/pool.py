@@ -128,6 +128,7 @@ class _Connection(asyncio.Protocol):
         self._parser = httptools.HttpResponseParser(self)
         self._asked: asyncio.Future[Reply] | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._late_at_s = self._fires_at_s = 0.0
         self._headers: list[tuple[bytes, bytes]] = []
         self._parts: list[bytes] = []
         self._in_head = self._ends = False
@@ -141,8 +142,7 @@ class _Connection(asyncio.Protocol):
 
     def ask(self, request: bytes, timeout_s: float) -> asyncio.Future[Reply]:
         """The answer to a request, which is sent now."""
-        # By hand: asyncio.timeout takes four times as long, and it is taken for every request.
-        self._timer = self.loop.call_later(timeout_s, self._late)
+        self._bound(timeout_s)
         self._asked = asked = self.loop.create_future()
         self._headers, self._parts = [], []
         self._in_head, self._ends = True, True  # until the answer says that the connection stays
@@ -157,6 +157,8 @@ class _Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._peers.discard(self)
         self._ends = True
+        if self._timer is not None:
+            self._timer.cancel()
         names = {name for name, _ in self._headers}
         if exc is None and not self._in_head and not names & {b"content-length", b"transfer-encoding"}:
             self._answer()  # a body that goes to the end of the connection
@@ -212,8 +214,26 @@ class _Connection(asyncio.Protocol):
     def _fail(self, said: str) -> None:
         self._break(ConnectionError(said))
 
-    def _late(self) -> None:
-        self._break(TimeoutError())
+    def _bound(self, timeout_s: float) -> None:
+        """Have the request that is sent now end in time. One timer serves the requests of a connection until
+        it fires: to make one for each, and to cancel it, takes longer than all else here."""
+        self._late_at_s = self.loop.time() + timeout_s
+        if self._timer is not None and self._late_at_s < self._fires_at_s:
+            self._timer.cancel()
+            self._timer = None
+        if self._timer is None:
+            self._fires_at_s = self._late_at_s
+            self._timer = self.loop.call_later(timeout_s, self._fire)
+
+    def _fire(self) -> None:
+        self._timer = None
+        if self._asked is None:
+            return
+        left_s = self._late_at_s - self.loop.time()
+        if left_s > 0:  # what was asked when the timer was set has been answered
+            self._bound(left_s)
+        else:
+            self._break(TimeoutError())
 
     def _break(self, error: OSError) -> None:
         asked = self._over()
@@ -224,9 +244,6 @@ class _Connection(asyncio.Protocol):
 
     def _over(self) -> asyncio.Future[Reply] | None:
         """Who waited for the answer, if anybody."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
         asked, self._asked = self._asked, None
         return asked
 

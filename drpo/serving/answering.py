@@ -7,6 +7,7 @@ import contextlib
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, cast
 
 from drpo.errors import DrpoError
@@ -177,4 +178,9 @@ class _Answer:
 
 def _shots(asked: Asked) -> list[tuple[bytes, bytes]]:
     """Which examples were shown, as a header."""
-    return [(b"x-drpo-shots", ",".join(map(str, asked.shots)).encode())]
+    return [(b"x-drpo-shots", _numbers(asked.shots))]
+
+
+@lru_cache(maxsize=256)
+def _numbers(shots: tuple[int, ...]) -> bytes:
+    return ",".join(map(str, shots)).encode()

@@ -50,15 +50,16 @@ class Served:
     async def asked(self, asking: Asking) -> Asked:
         """The request to the model. Raises Refusal where the conversation cannot be asked."""
         prompt = self._system_prompt(asking.system)
-        rewrite = await self.using.rewrite(asking.query, asking.turns)
+        using = self.using
+        rewrite = None if using.rewriter is None else await using.rewrite(asking.query, asking.turns)
         shots = await self.shots_for(asking.first_query if rewrite is None else rewrite.text)
-        wanted, own = asking.wanted, self.using.sampling
+        wanted, own = asking.wanted, using.sampling
         sampling = Sampling(
             own.temperature if wanted.temperature is None else wanted.temperature,
             own.top_p if wanted.top_p is None else wanted.top_p,
             min(wanted.max_tokens or self.longest, self.longest),
         )
-        found = await self.using.asked(
+        found = await using.asked(
             asking.query, before=asking.turns, shots=shots, system_prompt=prompt, sampling=sampling
         )
         if isinstance(found, Failed):

@@ -122,7 +122,7 @@ def _wanted(body: dict[str, Any]) -> Wanted:
     if stream is not None and not isinstance(stream, bool):
         _wrong("stream", "true or false", stream)
     if body.keys() <= _SAY_NOTHING_ELSE:
-        return Wanted(stream=bool(stream))
+        return _STREAM if stream else _WHOLE
     n = _whole(body, "n")
     if stream and n not in (None, 1):
         message = "n: a stream has one choice; leave n out, or stream"
@@ -264,6 +264,7 @@ def _no_number(name: str) -> NoReturn:
 
 
 _CHAT_FIELDS, _TEXT_FIELDS = frozenset(fields.CHAT_FIELDS), frozenset(fields.TEXT_FIELDS)
+_WHOLE, _STREAM = Wanted(), Wanted(stream=True)
 _SAY_NOTHING_ELSE = frozenset({"model", "messages", "prompt", "stream"})
 """Fields of a request that leaves all the rest to the server, as most do."""
 _DECODER = json.JSONDecoder(parse_constant=_no_number)  # json.loads would make one for each body

@@ -98,7 +98,8 @@ class Using:
         asked.
         """
         subject, sampling = self.plan.subject, sampling or self.sampling
-        rewrite = rewrite or await self.rewrite(query, before)
+        if rewrite is None and self.rewriter is not None:
+            rewrite = await self.rewrite(query, before)
         if rewrite is not None and before:
             before = [(rewrite.text, before[0][1]), *before[1:]]
         elif rewrite is not None:
