@@ -63,7 +63,7 @@ bench: $(VENV)/installed-dev
 	$(BIN)/python -m benchmarks.runs
 	$(BIN)/python -m benchmarks.report
 	$(BIN)/python -m benchmarks.display
-	$(BIN)/python -m benchmarks.serving --streams 2000 --plain 2000 --cases 1000
+	$(BIN)/python -m benchmarks.serving --streams 2000 --plain 2000 --cases 1000 --workers 2
 
 # The tables of docs/studies, on simulated models; they come out as they are.
 studies: $(VENV)/installed-dev

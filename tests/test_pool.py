@@ -239,6 +239,23 @@ def test_a_connection_that_the_server_closed_meanwhile_is_not_used_again(run: Ru
     run(main())
 
 
+@pytest.mark.parametrize(("first_s", "second_s"), [(30.0, 0.05), (0.05, 0.3)])
+def test_the_time_of_a_request_is_its_own_whatever_was_asked_before(
+    run: Run, first_s: float, second_s: float
+) -> None:
+    async def main() -> None:
+        server = Server(OK, None)
+        async with asking(server) as ask:
+            await ask(timeout_s=first_s)
+            began_s = asyncio.get_running_loop().time()
+            with pytest.raises(TimeoutError):
+                await ask(timeout_s=second_s)
+            assert asyncio.get_running_loop().time() - began_s >= second_s - 0.02
+        assert server.connections == 1
+
+    run(main())
+
+
 def test_requests_at_once_have_a_connection_each_and_later_ones_use_these(run: Run) -> None:
     async def main() -> None:
         server = Server(OK)
