@@ -215,6 +215,14 @@ def test_where_another_python_cannot_be_started_there_are_no_workers(
     assert "cannot be had" in shell.refused(2, "serve", bees, "--model", "demo", "--workers", 2)
 
 
+def test_a_worker_that_cannot_be_started_ends_the_server(
+    shell: Shell, bees: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("drpo.serving.workers.command_of", lambda module: ["/no/such/python"])
+    said = shell.refused(5, "serve", bees, "--model", "demo", "--port", 0, "--workers", 2)
+    assert "worker 1 cannot be started: No such file" in said
+
+
 @pytest.mark.parametrize("spreads", [True, False])
 def test_a_socket_for_each_process_at_one_address(spreads: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if spreads and not hasattr(socket, "SO_REUSEPORT"):

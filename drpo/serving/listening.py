@@ -44,8 +44,12 @@ class SharedPort:
         self._sockets = [first, *(first.dup() for _ in range(count - 1))]
         if _SPREADS:
             self.close()
-            for number in range(count):
-                self.of(number)
+            try:
+                for number in range(count):
+                    self.of(number)
+            except InputError:
+                self.close()
+                raise
 
     def __len__(self) -> int:
         return len(self._sockets)

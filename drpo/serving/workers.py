@@ -153,7 +153,7 @@ class _Keeper:
         """Whether a worker came to serve, and how it ended."""
         try:
             worker = await _started(number, self._port.of(number), self._told)
-        except InputError as error:
+        except DrpoError as error:
             return False, error
         self._workers[number] = worker
         try:
@@ -185,8 +185,8 @@ class _Keeper:
 
     async def _answer(self, asker: _Worker, number: int) -> None:
         """Tell one of them what all have counted."""
-        counting = [worker.count() for worker in self._workers.values()]
-        await asyncio.wait(counting, timeout=_COUNT_S)
+        if counting := [worker.count() for worker in self._workers.values()]:
+            await asyncio.wait(counting, timeout=_COUNT_S)
         counts = [worker.counts for worker in self._workers.values()]
         asker.say("total", number=number, counts=[*counts, self._gone.as_json()])
 
@@ -268,14 +268,18 @@ class _Worker:
 async def _started(number: int, listening: socket.socket, told: Mapping[str, Any]) -> _Worker:
     """A worker that knows what to serve. It is in no group to which a terminal sends Ctrl-C."""
     here, there = socket.socketpair()
-    with there:
-        process = await asyncio.create_subprocess_exec(
-            *command_of("drpo.serving.worker"),
-            stdin=there.fileno(),
-            stdout=subprocess.DEVNULL,
-            pass_fds=[listening.fileno()],
-            start_new_session=True,
-        )
+    try:
+        with there:
+            process = await asyncio.create_subprocess_exec(
+                *command_of("drpo.serving.worker"),
+                stdin=there.fileno(),
+                stdout=subprocess.DEVNULL,
+                pass_fds=[listening.fileno()],
+                start_new_session=True,
+            )
+    except OSError as error:
+        here.close()
+        raise ProviderDown(f"worker {number + 1} cannot be started: {error.strerror}") from None
     reader, writer = await asyncio.open_unix_connection(sock=here, limit=LONGEST_LINE)
     worker = _Worker(number, process, reader, writer)
     worker.say("start", listening=listening.fileno(), **told)
