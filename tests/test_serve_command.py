@@ -88,6 +88,18 @@ async def _asked(running: Running) -> tuple[int, Any]:
         return reply.status, await reply.json()
 
 
+async def test_one_server_may_follow_another_and_stand_beside_it(shell: Shell, bees: Path) -> None:
+    async with MockServer(lambda model, body: "An answer.") as upstream:
+        async with running_server(**at(upstream.url, bees)) as running:
+            assert (await _asked(running))[0] == 200
+        async with (
+            running_server(**at(upstream.url, bees)) as first,
+            running_server(**at(upstream.url, bees)) as second,
+            asyncio.timeout(10),
+        ):
+            assert [(await _asked(one))[0] for one in (first, second)] == [200, 200]
+
+
 @pytest.mark.parametrize("in_time", [True, False])
 async def test_at_a_signal_running_answers_are_awaited_and_nobody_new_is_let_in(
     shell: Shell, bees: Path, in_time: bool

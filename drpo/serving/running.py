@@ -99,6 +99,7 @@ async def serve(
                 try:
                     await server.serve(sockets=[listening])
                 finally:
+                    server.stop_listening()
                     await _ended(server.server_state.tasks)
     except asyncio.CancelledError:
         raise Interrupted("ended at once") from None
@@ -120,6 +121,12 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
         super().__init__(config)
         self._ready = ready
+        self.servers: list[asyncio.Server] = []  # uvicorn has none before it has begun
+
+    def stop_listening(self) -> None:
+        """Where uvicorn was cancelled it has not, and the loop would take the next socket for this one."""
+        for one in self.servers:
+            one.close()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
