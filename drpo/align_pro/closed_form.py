@@ -57,16 +57,6 @@ def optimal(probabilities: Sequence[float], rewards: Sequence[float], lambda_: f
     )
 
 
-def at_zero(probabilities: Sequence[float], rewards: Sequence[float]) -> tuple[float, ...]:
-    """The limit of rho* for lambda -> 0: the best rewrites alone, each as likely among them as under the
-    reference. (For lambda -> infinity it is the reference itself.)"""
-    prior = _checked(probabilities, rewards)
-    best = max(reward for p, reward in zip(prior, rewards, strict=True) if p > 0)
-    kept = [p if reward == best else 0.0 for p, reward in zip(prior, rewards, strict=True)]
-    total = math.fsum(kept)
-    return tuple(p / total for p in kept)
-
-
 def moments(probabilities: Sequence[float], rewards: Sequence[float]) -> tuple[float, float]:
     """Mean and variance of the reward under a distribution. A variance beyond the largest number is inf."""
     prior = _checked(probabilities, rewards)
