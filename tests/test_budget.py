@@ -35,6 +35,12 @@ PRICES = {"base": (0.5, 1.5), "optimizer": (2.5, 10.0), "evaluator": (2.0, 8.0),
 ENV: dict[str, str] = {}
 
 
+@pytest.fixture(autouse=True)
+def soon_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is counted does not depend on how long a lost answer is waited for."""
+    monkeypatch.setattr("drpo.llm.retry.FIRST_BACKOFF_S", 0.01)
+
+
 class Till:
     """Answers like a provider that counts for itself what it was asked and what it charges.
 
