@@ -78,7 +78,7 @@ class ServeConfig(UseConfig):
     )
     workers: int = setting(
         1,
-        "Processes that share the port, each with its part of --max-waiting: as many as one is too slow by.",
+        "Processes that share the port; each has its part of --max-waiting.",
         identity=False,
         ge=1,
         le=64,

@@ -283,3 +283,18 @@ def test_lexical_results_are_the_same_in_every_process() -> None:
     ]
     assert printed[0].stdout == printed[1].stdout != ""
     assert printed[0].stderr == ""
+
+
+@given(
+    st.lists(st.lists(st.integers(0, 12), max_size=12), min_size=1, max_size=20),
+    st.lists(st.integers(0, 14), max_size=30),
+)
+def test_among_few_examples_words_find_what_the_library_finds(
+    examples: list[list[int]], query: list[int]
+) -> None:
+    def text(words: list[int]) -> str:
+        return " ".join(f"word{number}" for number in words)
+
+    retriever = LexicalRetriever([Example(text(words), "") for words in examples])
+    k = len(examples)
+    assert retriever._top_k_of_few(text(query), k) == retriever._top_k([text(query)], k)[0]

@@ -141,7 +141,10 @@ def test_both_answer_both_are_counted_and_one_that_dies_is_replaced_by_its_like(
         assert served.counted() == 3 * CONNECTIONS
 
 
-def test_at_a_signal_answers_are_awaited_and_at_a_second_one_they_are_not(shell: Shell, bees: Path) -> None:
+@pytest.mark.parametrize("twice", [False, True])
+def test_at_a_signal_answers_are_awaited_and_at_a_second_one_they_are_not(
+    shell: Shell, bees: Path, twice: bool
+) -> None:
     with (
         Served(lambda model, body: "An answer.", hold=lambda model: True) as upstream,
         team(upstream) as served,
@@ -149,28 +152,20 @@ def test_at_a_signal_answers_are_awaited_and_at_a_second_one_they_are_not(shell:
     ):
         upstream.wait_for(lambda: upstream.held() == CONNECTIONS)
         workers = [one.pid for one in served.workers]
-        served.running.send_signal(signal.SIGINT)
+        served.running.send_signal(signal.SIGTERM if twice else signal.SIGINT)
         assert "running answers are awaited" in served.next_line()
-        upstream.release()
+        if twice:
+            served.running.send_signal(signal.SIGTERM)
+        else:
+            upstream.release()
         ran = ended(served.running, 20)
-    assert (ran.code, ran.err.splitlines()) == (0, ["ended"])
-    assert [status for status, _ in answers] == [200] * CONNECTIONS
     assert not any(map(alive, workers))
-
-    with (
-        Served(lambda model, body: "An answer.", hold=lambda model: True) as upstream,
-        team(upstream) as served,
-        in_the_background(served.url) as answers,
-    ):
-        upstream.wait_for(lambda: upstream.held() == CONNECTIONS)
-        workers = [one.pid for one in served.workers]
-        served.running.send_signal(signal.SIGTERM)
-        assert "running answers are awaited" in served.next_line()
-        served.running.send_signal(signal.SIGTERM)
-        ran = ended(served.running, 20)
-    assert (ran.code, ran.err.splitlines()[-1]) == (130, "drpo: ended at once")
-    assert [said["error"]["code"] for _, said in answers] == ["ending"] * CONNECTIONS
-    assert not any(map(alive, workers))
+    if twice:
+        assert (ran.code, ran.err.splitlines()[-1]) == (130, "drpo: ended at once")
+        assert [said["error"]["code"] for _, said in answers] == ["ending"] * CONNECTIONS
+    else:
+        assert (ran.code, ran.err.splitlines()) == (0, ["ended"])
+        assert [status for status, _ in answers] == [200] * CONNECTIONS
 
 
 def test_workers_do_not_outlive_the_one_that_started_them(shell: Shell, bees: Path) -> None:
