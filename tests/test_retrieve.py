@@ -16,7 +16,14 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from drpo.errors import InputError
-from drpo.retrieve import Embedder, LexicalRetriever, Retriever, VectorCache, VectorRetriever
+from drpo.retrieve import (
+    Embedder,
+    LexicalRetriever,
+    Retriever,
+    VectorCache,
+    VectorRetriever,
+    _float32,
+)
 from drpo.types import Example
 
 Vectors = NDArray[np.float32]
@@ -298,3 +305,8 @@ def test_among_few_examples_words_find_what_the_library_finds(
     retriever = LexicalRetriever([Example(text(words), "") for words in examples])
     k = len(examples)
     assert retriever._top_k_of_few(text(query), k) == retriever._top_k([text(query)], k)[0]
+
+
+@given(st.floats(1e-3, 100, width=32), st.floats(1e-3, 100, width=32))
+def test_scores_are_added_up_as_the_library_adds_them(one: float, other: float) -> None:
+    assert _float32(one + other) == float(np.float32(one) + np.float32(other))
