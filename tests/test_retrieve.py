@@ -307,6 +307,6 @@ def test_among_few_examples_words_find_what_the_library_finds(
     assert retriever._top_k_of_few(text(query), k) == retriever._top_k([text(query)], k)[0]
 
 
-@given(st.floats(1e-3, 100, width=32), st.floats(1e-3, 100, width=32))
+@given(st.floats(2**-10, 128, width=32), st.floats(2**-10, 128, width=32))
 def test_scores_are_added_up_as_the_library_adds_them(one: float, other: float) -> None:
     assert _float32(one + other) == float(np.float32(one) + np.float32(other))
