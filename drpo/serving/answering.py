@@ -8,14 +8,14 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, cast
+from typing import Any
 
 from drpo.errors import DrpoError
 from drpo.serving.door import Bounds, Receive, Scope, Send, read_body, refuse, require_json, respond
 from drpo.serving.errors import BUSY_RETRY_S, ClientLeft, Refusal, refusal_of
+from drpo.serving.exchange import ON_LEFT
 from drpo.serving.metrics import Metrics
 from drpo.serving.models import Served, refuse_if_too_long, served_by_name
-from drpo.serving.protocol import ON_LEFT
 from drpo.serving.replies import DONE, Envelope, Events, failure_event
 from drpo.serving.requests import Asking, read_object
 from drpo.use.asking import Asked
@@ -110,17 +110,15 @@ class _Answer:
         self.model = ""
         self.begun = self.over = self.left = False
         self.began_s = time.perf_counter()
-        self.task = cast("asyncio.Task[Any]", asyncio.current_task())
 
     @property
     def took_s(self) -> float:
         return time.perf_counter() - self.began_s
 
-    def leave(self) -> None:
-        """The client is gone: end the work on its answer."""
-        if not self.over:
-            self.left = True
-            self.task.cancel()
+    def leave(self) -> bool:
+        """The client is gone. Returns whether there is work on its answer to end."""
+        self.left = not self.over
+        return self.left
 
     async def send(self, body: bytes, *, more: bool = True) -> None:
         await self.sender({"type": "http.response.body", "body": body, "more_body": more})

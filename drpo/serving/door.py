@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import hmac
 import ipaddress
@@ -21,7 +20,7 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 WHOLE = "drpo.whole"
-"""In the scope of a request whose body has come to its end: nothing of it is waited for."""
+"""Where in its scope a request has its body, if that has come before the application asked for it."""
 _THROWN_AWAY = 8_000_000
 """Bytes of a body too long that are read and thrown away, so that its sender comes to read the answer."""
 
@@ -80,10 +79,13 @@ async def read_body(scope: Scope, receive: Receive, bounds: Bounds) -> bytes:
     announced = _length(_header(scope, b"content-length"))
     if announced > bounds.body_bytes and (announced > _THROWN_AWAY or _header(scope, b"expect")):
         raise _too_large(bounds)
+    whole: bytes | None = scope.get(WHOLE)
+    if whole is not None and len(whole) <= bounds.body_bytes:
+        return whole
     parts: list[bytes] = []
     size, more = 0, True
     try:
-        async with contextlib.nullcontext() if scope.get(WHOLE) else asyncio.timeout(bounds.request_s):
+        async with asyncio.timeout(bounds.request_s):
             while more:
                 message = await receive()
                 if message["type"] == "http.disconnect":

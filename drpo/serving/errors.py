@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 
 from drpo.errors import DrpoError, ParameterRefused, ProviderDown, ProviderRefused, Stopped
@@ -49,6 +50,14 @@ class Refusal(Exception):
     def as_json(self) -> bytes:
         """The same as bytes, all ASCII."""
         return json.dumps(self.as_dict()).encode("ascii")
+
+    def as_http(self) -> bytes:
+        """A whole answer, after which the connection ends: for what no application gets to see."""
+        body = self.as_json()
+        headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+        lines = [f"HTTP/1.1 {self.status} {HTTPStatus(self.status).phrase}".encode("ascii")]
+        lines += [b"%b: %b" % header for header in (*headers, (b"connection", b"close"), *self.all_headers())]
+        return b"\r\n".join([*lines, b"", body])
 
     def all_headers(self) -> list[tuple[bytes, bytes]]:
         """What goes with the body; names in lower case."""

@@ -36,7 +36,6 @@ from drpo.use.asking import Using, open_using
 from drpo.use.plan import UsePlan
 
 _BACKLOG = 4096
-_KEEP_ALIVE_S = 30
 _SAID_AGAIN_S = 10.0
 T = TypeVar("T")
 
@@ -143,7 +142,7 @@ def _settings(app: Any, config: ServeConfig) -> uvicorn.Config:
     patience = Patience(config.request_s, config.reader_s, 2 * config.max_waiting + 64)
     return uvicorn.Config(
         app,
-        http=protocol_with(patience),
+        http=protocol_with(patience),  # type: ignore[arg-type]  # a class, or what makes one's objects
         ws="none",
         lifespan="off",
         interface="asgi3",
@@ -153,7 +152,6 @@ def _settings(app: Any, config: ServeConfig) -> uvicorn.Config:
         proxy_headers=False,
         server_header=False,
         backlog=_BACKLOG,
-        timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=config.grace_s,  # type: ignore[arg-type]  # a wait_for: fractions are fine
     )
 
