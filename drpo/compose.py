@@ -22,7 +22,6 @@ RESPOND_TEMPLATES: dict[PromptForm, str] = {
     "text": "respond_text.j2",
     "chat-without-system": "respond_chat.j2",
 }
-_LONGEST_KEPT = 8192  # characters of a text whose rendering is remembered
 # What a page has behind an answer: the next question, or another answer, headings of a line of their own. The
 # first is a stop sequence too, but not every server obeys, and some give the sequence back.
 _ANSWER_ENDS = re.compile(r"(?:^|\n)# (?:Query|Answer)[^\S\n]*(?:\n|$)")
@@ -101,12 +100,4 @@ def _opening(templates: Templates, system_prompt: str, shots: tuple[Example, ...
 
 def _part(templates: Templates, macro: str, text: str) -> str:
     """One part of a chat."""
-    if len(text) > _LONGEST_KEPT:
-        return templates.render_macro("respond_chat", macro, text)
-    return _rendered(templates, macro, text)
-
-
-@lru_cache(maxsize=1024)
-def _rendered(templates: Templates, macro: str, text: str) -> str:
-    """One part of a chat. The same few shots stand in every request, and a template takes its time."""
     return templates.render_macro("respond_chat", macro, text)

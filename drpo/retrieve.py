@@ -8,7 +8,7 @@ import json
 import logging
 import os
 import re
-import struct
+from array import array
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -28,7 +28,6 @@ _UNSOUND = (OSError, ValueError, TypeError, EOFError, MemoryError, OverflowError
 _QUERIES_AT_ONCE = 64  # one block of similarities: 25 MB at 100,000 examples
 # Up to these, words are compared in a twentieth of the time that a thread takes to be asked, vectors in half.
 _FEW_EXAMPLES, _FEW_CHARACTERS = 200, 4000
-_FLOAT32 = struct.Struct("f")
 _WORD = re.compile(r"(?u)\b\w\w+\b")  # bm25s' own
 _ROWS_AT_ONCE = 4096  # one block of exact similarities: 12 MB at 384 dimensions
 
@@ -75,6 +74,7 @@ class LexicalRetriever:
         words = self._words([example.query for example in examples])
         self._index: Any = None
         self._scored: dict[str, list[tuple[int, float]]] = {}
+        self._nothing = array("f", bytes(4 * self._examples))
         if any(words):  # bm25s cannot index texts without any word
             self._index = bm25s.BM25()
             self._index.index(words, show_progress=False)
@@ -94,11 +94,17 @@ class LexicalRetriever:
     def _top_k_of_few(self, query: str, k: int) -> tuple[int, ...]:
         """As `_top_k`, to the bit: the library's own words and scores, added up in its order, without its
         progress bars, and without numpy, which take most of the time where there are few examples."""
-        below = [0.0] * self._examples  # 0 less the score, so that the highest comes first
+        return tuple(sorted(range(self._examples), key=self._below(query).__getitem__)[:k])
+
+    def _below(self, query: str) -> array[float]:
+        """Each example's score less than 0, so that the highest comes first."""
+        below = self._nothing[:]
+        scored = self._scored
         for word in _WORD.findall(query.lower()):
-            for index, score in self._scored.get(word, ()):  # stop words have none
-                below[index] = _float32(below[index] - score) if below[index] else -score
-        return tuple(sorted(range(self._examples), key=below.__getitem__)[:k])
+            if word in scored:  # stop words have none
+                for index, score in scored[word]:
+                    below[index] -= score  # a sum of two floats of 32 bits, which the array rounds to one
+        return below
 
     def _top_k(self, queries: Sequence[str], k: int) -> list[tuple[int, ...]]:
         distinct = list(dict.fromkeys(queries))
@@ -118,12 +124,6 @@ class LexicalRetriever:
     def _words(self, texts: list[str]) -> list[list[str]]:
         words: list[list[str]] = self._bm25s.tokenize(texts, return_ids=False, show_progress=False)
         return words
-
-
-def _float32(value: float) -> float:
-    """As float32 holds it. Of a sum of two of them, which a float holds exactly, that is their sum there."""
-    rounded: float = _FLOAT32.unpack(_FLOAT32.pack(value))[0]
-    return rounded
 
 
 class VectorCache:

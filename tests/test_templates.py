@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from drpo.errors import InputError
-from drpo.templates import JOBS, VARIABLES, Templates, fenced
+from drpo.templates import JOBS, VARIABLES, Templates, compiled, fenced, plain_macro
 from drpo.types import Aspect, Example
 
 SHIPPED = Templates()
@@ -214,3 +214,27 @@ def test_the_shipped_aspects_are_the_fourteen_and_the_six() -> None:
         "Safety",
     ]
     assert not any(aspect.proposed for aspect in SHIPPED.book.aspects)
+
+
+MACROS = ("user", "said")
+PARTS = st.sampled_from(
+    ["{{ text }}", "{{text}}", "a ", "\n", "é", "{# note #}", "{{ 'b' }}", "{{ text|upper }}"]
+)
+
+
+@given(parts=st.lists(PARTS, max_size=6), text=TEXTS, macro=st.sampled_from(MACROS), more=st.booleans())
+def test_a_macro_that_only_puts_its_text_down_is_filled_without_the_template(
+    parts: list[str], text: str, macro: str, more: bool
+) -> None:
+    source = f"{{# all #}}\n{{% macro {macro}(text) %}}{''.join(parts)}{{% endmacro %}}\n"
+    source += "{% macro other(x) %}{{ x }}{% endmacro %}\n" + ("{% set user = other %}" if more else "")
+    around = plain_macro(source, macro)
+    assert (around is None) == (more or not {"{{ 'b' }}", "{{ text|upper }}"}.isdisjoint(parts))
+    if around is not None:
+        assert text.join(around) == getattr(compiled(source, ()).module, macro)(text)
+
+
+def test_of_macros_with_one_name_the_templates_own_is_taken() -> None:
+    twice = "{% macro user(text) %}one{% endmacro %}{% macro user(text) %}two{% endmacro %}"
+    assert plain_macro(twice, "user") is None and plain_macro("", "user") is None
+    assert plain_macro("{% macro user(text='x') %}{{ text }}{% endmacro %}", "user") is None

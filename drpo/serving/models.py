@@ -26,14 +26,23 @@ ClientSystem = Literal["append", "ignore", "refuse"]
 
 @dataclass(slots=True)
 class Served:
-    """An alignment under its name. longest: tokens of an answer at most, whatever a client asks for."""
+    """An alignment under its name. longest: tokens of an answer at most, whatever a client asks for. waits:
+    whether finding the request to the model takes answers of other servers."""
 
     name: str
     using: Using
     client_system: ClientSystem
     longest: int
     metrics: Metrics
+    waits: bool = field(init=False)
+    _usual: Sampling = field(init=False)
     _known: OrderedDict[str, tuple[int, ...]] = field(default_factory=OrderedDict)
+
+    def __post_init__(self) -> None:
+        own, words = self.using.sampling, self.using.plan.subject.embedder == "lexical"
+        finds_at_once = words or self.using.retriever is None
+        self.waits = self.using.fit is not None or self.using.rewriter is not None or not finds_at_once
+        self._usual = Sampling(own.temperature, own.top_p, self.longest)
 
     @property
     def hosts(self) -> tuple[str, ...]:
@@ -41,24 +50,20 @@ class Served:
         parts = [urlsplit(url) for url in self.using.plan.choice.urls]
         return tuple(name for part in parts for name in (part.netloc, part.hostname or ""))
 
-    @property
-    def waits(self) -> bool:
-        """Whether finding the request to the model takes answers of other servers."""
-        words = self.using.plan.subject.embedder == "lexical" or self.using.retriever is None
-        return self.using.fit is not None or self.using.rewriter is not None or not words
-
     async def asked(self, asking: Asking) -> Asked:
         """The request to the model. Raises Refusal where the conversation cannot be asked."""
         prompt = self._system_prompt(asking.system)
         using = self.using
         rewrite = None if using.rewriter is None else await using.rewrite(asking.query, asking.turns)
         shots = await self.shots_for(asking.first_query if rewrite is None else rewrite.text)
-        wanted, own = asking.wanted, using.sampling
-        sampling = Sampling(
-            own.temperature if wanted.temperature is None else wanted.temperature,
-            own.top_p if wanted.top_p is None else wanted.top_p,
-            min(wanted.max_tokens or self.longest, self.longest),
-        )
+        wanted, usual = asking.wanted, self._usual
+        sampling = usual
+        if not wanted.temperature is wanted.top_p is wanted.max_tokens is None:
+            sampling = Sampling(
+                usual.temperature if wanted.temperature is None else wanted.temperature,
+                usual.top_p if wanted.top_p is None else wanted.top_p,
+                min(wanted.max_tokens or self.longest, self.longest),
+            )
         found = await using.asked(
             asking.query, before=asking.turns, shots=shots, system_prompt=prompt, sampling=sampling
         )
@@ -89,12 +94,9 @@ class Served:
         completion: Completion = await self.using.llm.complete(asked.request)
         for choice in completion.choices:
             refuse_if_too_long(choice.finish_reason)
-        answer = self.using.composer.answer
-        texts = [answer(choice.text) for choice in completion.choices]
-        choices = tuple(
-            choice if choice.text == text else replace(choice, text=text)
-            for choice, text in zip(completion.choices, texts, strict=True)
-        )
+        choices, composer = completion.choices, self.using.composer
+        if composer.form == "text":
+            choices = tuple(replace(choice, text=composer.answer(choice.text)) for choice in choices)
         return choices, completion.usage
 
     def _system_prompt(self, said: str | None) -> str | None:

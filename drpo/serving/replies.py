@@ -7,6 +7,7 @@ import random
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from json.encoder import encode_basestring_ascii as json_text  # what json.dumps makes of a text
 from typing import Any
 
 from drpo.llm.base import Choice, Usage
@@ -37,19 +38,19 @@ class Envelope:
         return f'{self._head(kind)}, "choices": [{found}], "usage": {usage_json(usage)}}}'.encode("ascii")
 
     def _choice(self, number: int, choice: Choice) -> str:
-        text = json.dumps(choice.text)
+        text = json_text(choice.text)
         said = (
             f'"message": {{"role": "assistant", "content": {text}, "refusal": null}}'
             if self.chat
             else f'"text": {text}'
         )
-        reason = json.dumps(finish_reason(choice.finish_reason))
-        return f'{{"index": {number}, {said}, "logprobs": null, "finish_reason": {reason}}}'
+        reason = finish_reason(choice.finish_reason)
+        return f'{{"index": {number}, {said}, "logprobs": null, "finish_reason": "{reason}"}}'
 
     def _head(self, kind: str) -> str:
         """How all parts begin. Texts are made JSON one by one, which for an object would take an encoder."""
-        model = json.dumps(self.model)
-        return f'{{"id": "{self.id}", "object": "{kind}", "created": {self.created}, "model": {model}'
+        name = json_text(self.model)
+        return f'{{"id": "{self.id}", "object": "{kind}", "created": {self.created}, "model": {name}'
 
 
 class Events:
@@ -80,7 +81,7 @@ class Events:
 
     def text(self, text: str) -> bytes:
         """Some more text."""
-        return f"{self._before}{json.dumps(text)}{self._after}".encode("ascii")
+        return f"{self._before}{json_text(text)}{self._after}".encode("ascii")
 
     def last(self, reason: str) -> bytes:
         """Why it ended."""

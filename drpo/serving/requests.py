@@ -71,7 +71,7 @@ def read_chat(body: dict[str, Any]) -> Asking:
     if len(messages) > fields.MOST_MESSAGES:
         message = f"messages: expected at most {fields.MOST_MESSAGES}, came {len(messages)}"
         raise Refusal(400, message, "messages", "array_above_max_length")
-    said = [_message(item, f"messages[{number}]") for number, item in enumerate(messages)]
+    said = [_message(item, number) for number, item in enumerate(messages)]
     system = [text for role, text in said if role == "system"]
     spoken = _joined([one for one in said if one[0] != "system"])
     if not spoken or spoken[0][0] != "user":
@@ -196,22 +196,28 @@ def _include_usage(options: Any, stream: bool) -> bool:
     return bool(include)
 
 
-def _message(item: Any, where: str) -> tuple[str, str]:
+def _message(item: Any, number: int) -> tuple[str, str]:
     """Who speaks (system, user or assistant) and what."""
     if not isinstance(item, dict):
-        _wrong(where, "an object with role and content", item)
-    role = item.get("role")
+        _wrong(f"messages[{number}]", "an object with role and content", item)
+    role, content = item.get("role"), item.get("content")
     if role not in fields.ROLES:
-        _wrong(f"{where}.role", "system, developer, user or assistant (tools are not taken)", role)
+        wanted = "system, developer, user or assistant (tools are not taken)"
+        _wrong(f"messages[{number}].role", wanted, role)
+    if len(item) > 2 or content is None:
+        _refuse_tools(item, f"messages[{number}]")
+    if isinstance(content, list):
+        where = f"messages[{number}].content"
+        content = "\n".join([_part(part, f"{where}[{place}]") for place, part in enumerate(content)])
+    if not isinstance(content, str):
+        _wrong(f"messages[{number}].content", "a text, or a list of text parts", content)
+    return "system" if role == "developer" else role, valid_unicode(content)
+
+
+def _refuse_tools(item: dict[str, Any], where: str) -> None:
     for name, neutral in fields.NEUTRAL_MESSAGE.items():
         if name in item and not fields.asks_for_nothing(item[name], neutral):
             raise Refusal(400, f"{where}.{name}: this server knows no tools", where, "unsupported_parameter")
-    content = item.get("content")
-    if isinstance(content, list):
-        content = "\n".join(_part(part, f"{where}.content[{number}]") for number, part in enumerate(content))
-    if not isinstance(content, str):
-        _wrong(f"{where}.content", "a text, or a list of text parts", content)
-    return "system" if role == "developer" else role, valid_unicode(content)
 
 
 def _part(part: Any, where: str) -> str:
@@ -226,6 +232,8 @@ def _part(part: Any, where: str) -> str:
 
 def _joined(said: list[tuple[str, str]]) -> list[tuple[str, str]]:
     """Turns that alternate: what one side says in several messages is one of them."""
+    if len(said) == 1:
+        return said
     joined: list[tuple[str, list[str]]] = []
     for role, text in said:
         if joined and joined[-1][0] == role:

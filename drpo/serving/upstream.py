@@ -40,10 +40,7 @@ class Upstream:
     async def complete(self, request: Request) -> Completion:
         """The whole reply."""
 
-        async def ask(form: Request) -> Completion:
-            return await self._client.complete(form)
-
-        return await self._insist(request, ask)
+        return await self._insist(request, self._client.complete)
 
     async def stream(self, request: Request) -> AsyncGenerator[Piece, None]:
         """The reply as it comes. What is tried again is tried before the first piece."""
