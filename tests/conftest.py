@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from tests.support.command import Shell
+    from tests.support.loops import Run
     from tests.support.managed import Managed
 
 settings.register_profile(
@@ -62,6 +63,14 @@ def no_network() -> Iterator[None]:
         closing = closed_sockets(loopback=True)
     with closing:
         yield
+
+
+@pytest.fixture(params=["asyncio", "uvloop"])
+def run(request: pytest.FixtureRequest) -> Run:
+    """Runs a coroutine on the standard loop, and in another test on the one that the server has."""
+    from tests.support.loops import runner_of
+
+    return runner_of(request.param)
 
 
 @pytest.fixture

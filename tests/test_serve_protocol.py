@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -15,22 +15,10 @@ from uvicorn.server import ServerState
 from drpo.serving.door import WHOLE, Message, Receive, Scope, Send, respond
 from drpo.serving.exchange import ON_LEFT
 from drpo.serving.protocol import Connection, Patience
+from tests.support.loops import Run
 
-Run = Callable[[Coroutine[Any, Any, None]], None]
 POST = b"POST /a HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc"
 PATIENT = Patience(5.0, 5.0, 10)
-
-
-@pytest.fixture(params=["asyncio", "uvloop"])
-def run(request: pytest.FixtureRequest) -> Run:
-    """Runs a test on the standard loop, and on the one that the server has."""
-    factory = None if request.param == "asyncio" else pytest.importorskip("uvloop").new_event_loop
-
-    def run(main: Coroutine[Any, Any, None]) -> None:
-        with asyncio.Runner(loop_factory=factory) as runner:
-            runner.run(asyncio.wait_for(main, 10))
-
-    return run
 
 
 class Client:

@@ -8,24 +8,23 @@ from __future__ import annotations
 
 import asyncio
 import json
-import ssl
 import time
 from collections.abc import AsyncGenerator, Collection, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import parse_qsl, urlsplit
 
-from drpo.errors import DrpoError, ParameterRefused, ProviderRefused
+from drpo.errors import DrpoError
 from drpo.llm.base import Choice, Completion, Request
 from drpo.llm.connections import Connections, Endpoint, sdk_options
-from drpo.llm.faults import GATEWAY, Fault, one_line, read_fault
-from drpo.llm.retry import Transient, Unconnected, retry_after_s
-from drpo.llm.wire import Piece, body_of, choice_of, encoded, events_of, piece_of, usage_of
+from drpo.llm.failing import Failing
+from drpo.llm.faults import read_fault
+from drpo.llm.pieces import Pieces
+from drpo.llm.retry import Transient
+from drpo.llm.wire import Piece, body_of, choice_of, encoded, usage_of
 
 if TYPE_CHECKING:
-    from contextlib import AbstractAsyncContextManager
-
-    import aiohttp
+    import httpx2
 
 
 class _Came(Protocol):
@@ -35,13 +34,22 @@ class _Came(Protocol):
     def headers(self) -> Mapping[str, str]: ...
 
 
-_CONNECT_S = 10
+class _Coming(_Came, Protocol):
+    """An answer that is read as it comes: of a pool, or of a session."""
 
-_REMEDIES = {
-    401: "Check the API key: the variable that holds it, and that it belongs to this endpoint",
-    403: "Check that the API key may use this model",
-    404: "Check the model's name, and that the URL ends where the API begins (often /v1)",
-}
+    @property
+    def status(self) -> int: ...
+
+    async def part(self) -> bytes: ...
+
+    async def whole(self) -> bytes: ...
+
+    def finish(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+_STREAMED = b', "stream": true, "stream_options": {"include_usage": true}}'
 
 
 class OpenAIClient:
@@ -72,7 +80,8 @@ class OpenAIClient:
         self._text_url = f"{endpoint.shown.rstrip('/')}/completions"
         self._params = dict(parse_qsl(urlsplit(endpoint.url).query))
         self._options: Any = None
-        self._heads: dict[bool, bytes] = {}
+        self._heads: dict[tuple[bool, str], bytes] = {}
+        self._failing = Failing(endpoint, model_name)
 
     async def complete(self, request: Request) -> Completion:
         began_s = time.monotonic()
@@ -102,13 +111,13 @@ class OpenAIClient:
                     url, cast_to=httpx2.Response, content=content, options=self._options
                 )
         except TimeoutError:
-            return self._transient(request, f"no complete answer within {self._timeout_s:g} s", 504)
+            return self._failing.transient(request, f"no complete answer within {self._timeout_s:g} s", 504)
         except openai.APIStatusError as err:
             fault = read_fault(err.body, err.status_code)
-            meant = self._fault(request, body, fault, err.response.headers)
+            meant = self._failing.fault(request, body, fault, err.response.headers)
             return replace(meant, turned_away=True) if isinstance(meant, Completion) else meant
         except (openai.OpenAIError, aiohttp.ClientError, httpx2.HTTPError, httpx2.InvalidURL, OSError) as err:
-            return self._unconnected(request, err)
+            return self._failing.unconnected(request, err)
         return self._read(request, body, response.content, response)
 
     async def _ask_leanly(self, request: Request) -> Completion | DrpoError:
@@ -117,48 +126,17 @@ class OpenAIClient:
             pool = self._connections.pool(self._endpoint)
             if pool is None:
                 return await self._ask(request)
-            reply = await pool.post(self._head(request), encoded(body), self._timeout_s)
+            reply = await pool.post(self._head(request, "application/json"), encoded(body), self._timeout_s)
         except TimeoutError:
-            return self._transient(request, f"no complete answer within {self._timeout_s:g} s", 504)
+            return self._failing.transient(request, f"no complete answer within {self._timeout_s:g} s", 504)
         except _no_connection() as err:
-            return self._unconnected(request, err)
+            return self._failing.unconnected(request, err)
         if reply.status == 200:
             return self._read(request, body, reply.body, reply)
-        meant = self._fault(request, body, read_fault(_json_or_text(reply.body), reply.status), reply.headers)
-        return replace(meant, turned_away=True) if isinstance(meant, Completion) else meant
-
-    def _head(self, request: Request) -> bytes:
-        """Of a request to the pool: the same for all of a kind."""
-        chat = request.prompt is None
-        if (head := self._heads.get(chat)) is None:
-            import httpx2
-
-            from drpo.llm.pool import head_of
-
-            url = httpx2.URL(self._chat_url if chat else self._text_url, params=self._params or None)
-            # Not compressed: who unpacks what a server sends must bound what comes of it.
-            headers = {**self._headers("application/json"), "Accept-Encoding": "identity"}
-            head = self._heads[chat] = head_of(url, headers)
-        return head
-
-    def _headers(self, accept: str) -> dict[str, str]:
-        headers = {"Content-Type": "application/json", "Accept": accept}
-        if known := self._endpoint.authorization:
-            headers["Authorization"] = known
-        return headers
-
-    def _post(
-        self, request: Request, body: dict[str, object], timeout: aiohttp.ClientTimeout, accept: str
-    ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
-        """The request on aiohttp alone."""
-        return self._connections.session(self._endpoint).post(
-            self._chat_url if request.prompt is None else self._text_url,
-            data=encoded(body),
-            headers=self._headers(accept),
-            params=self._params or None,
-            timeout=timeout,
-            allow_redirects=False,
+        meant = self._failing.fault(
+            request, body, read_fault(_json_or_text(reply.body), reply.status), reply.headers
         )
+        return replace(meant, turned_away=True) if isinstance(meant, Completion) else meant
 
     async def stream(self, request: Request) -> AsyncGenerator[Piece, None]:
         """The reply to a request for one choice, piece by piece as it comes. Failures as `complete`; one in
@@ -166,124 +144,99 @@ class OpenAIClient:
 
         Between two pieces at most `timeout_s` may pass.
         """
-        import aiohttp
-        import httpx2
-
-        body = {**body_of(request, self._model_name), "stream": True}
-        body["stream_options"] = {"include_usage": True}
+        body = body_of(request, self._model_name)
+        pieces = Pieces(chat=request.prompt is None)
+        coming: _Coming | None = None
         failure: Completion | DrpoError | None = None
-        bound = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S, sock_read=self._timeout_s)
         try:
-            async with self._post(request, body, bound, "text/event-stream") as reply:
-                if reply.status == 200:
-                    async for event in events_of(reply.content.iter_any()):
-                        if isinstance(event.get("error"), dict):
-                            failure = self._fault(request, body, read_fault(event["error"]), reply.headers)
-                            break
-                        yield piece_of(event, chat=request.prompt is None)
-                else:
-                    fault = read_fault(_json_or_text(await reply.read()), reply.status)
-                    failure = self._fault(request, body, fault, reply.headers)
+            coming = await self._begun(request, encoded(body)[:-1] + _STREAMED)
+            if coming.status != 200:
+                fault = read_fault(_json_or_text(await coming.whole()), coming.status)
+                failure = self._failing.fault(request, body, fault, coming.headers)
+            while failure is None and not pieces.over and (part := await coming.part()):
+                for piece in pieces.of(part):
+                    yield piece
+            if pieces.fault is not None:
+                failure = self._failing.fault(request, body, read_fault(pieces.fault), coming.headers)
+            if failure is None:
+                coming.finish()
         except TimeoutError:
-            failure = self._transient(request, f"nothing came for {self._timeout_s:g} s", 504)
-        except (aiohttp.ClientError, httpx2.HTTPError, OSError) as err:
-            failure = self._unconnected(request, err)
+            failure = self._failing.transient(request, f"nothing came for {self._timeout_s:g} s", 504)
+        except _no_connection() as err:
+            failure = self._failing.unconnected(request, err)
         except ValueError as err:
-            failure = self._transient(request, f"a stream that cannot be read: {self._clean(str(err))}")
+            said = self._failing.clean(str(err))
+            failure = self._failing.transient(request, f"a stream that cannot be read: {said}")
+        finally:
+            if coming is not None:
+                coming.close()
         if isinstance(failure, Completion):  # filtered, or too long: an answer of its kind
             yield Piece("", failure.choices[0].finish_reason)
         elif failure is not None:
             raise failure
 
+    async def _begun(self, request: Request, body: bytes) -> _Coming:
+        """The answer to a request for a stream, whatever its status, from when its head has come."""
+        pool = self._connections.pool(self._endpoint)
+        if pool is not None:
+            return await pool.stream(self._head(request, "text/event-stream"), body, self._timeout_s)
+        from drpo.llm.session_stream import post_in_session
+
+        session = self._connections.session(self._endpoint)
+        url, headers = str(self._url(request)), self._headers("text/event-stream")
+        return await post_in_session(session, url, body, headers, self._timeout_s)
+
+    def _head(self, request: Request, accept: str) -> bytes:
+        """Of a request to the pool: the same for all of a kind."""
+        kind = (request.prompt is None, accept)
+        if (head := self._heads.get(kind)) is None:
+            from drpo.llm.pool import head_of
+
+            head = self._heads[kind] = head_of(self._url(request), self._headers(accept))
+        return head
+
+    def _url(self, request: Request) -> httpx2.URL:
+        import httpx2
+
+        url = self._chat_url if request.prompt is None else self._text_url
+        return httpx2.URL(url, params=self._params or None)
+
+    def _headers(self, accept: str) -> dict[str, str]:
+        # Not compressed: who unpacks what a server sends must bound what comes of it.
+        headers = {"Content-Type": "application/json", "Accept": accept, "Accept-Encoding": "identity"}
+        if known := self._endpoint.authorization:
+            headers["Authorization"] = known
+        return headers
+
     def _read(
         self, request: Request, body: Collection[str], raw: bytes, came: _Came
     ) -> Completion | DrpoError:
         try:
-            data: object = json.loads(raw)
+            # JSON as nearly all send it is text in UTF-8, which json would have to find out.
+            plain = raw.startswith(b'{"')
+            data: object = json.loads(raw.decode("utf-8", "surrogatepass") if plain else raw)
         except (ValueError, RecursionError):
-            shown = self._clean(raw[:2000].decode("utf-8", "replace"))
-            return self._transient(request, f"a reply that is not JSON: {shown!r}")
+            shown = self._failing.clean(raw[:2000].decode("utf-8", "replace"))
+            return self._failing.transient(request, f"a reply that is not JSON: {shown!r}")
         choices = data.get("choices") if isinstance(data, dict) else None
         if not isinstance(data, dict) or not isinstance(choices, list) or not choices:
             error = data.get("error") if isinstance(data, dict) else None
             if error:
-                return self._fault(request, body, read_fault(error), came.headers)
-            return self._transient(request, f"a reply without choices: {self._clean(repr(data))}")
+                return self._failing.fault(request, body, read_fault(error), came.headers)
+            return self._failing.transient(
+                request, f"a reply without choices: {self._failing.clean(repr(data))}"
+            )
         read: list[Choice] = []
         for item in choices[: request.n]:
             if isinstance(item, dict) and isinstance(error := item.get("error"), dict):
-                return self._fault(request, body, read_fault(error), came.headers)
+                return self._failing.fault(request, body, read_fault(error), came.headers)
             if (choice := choice_of(item, chat=request.prompt is None)) is None:
-                return self._transient(request, f"a choice without text: {self._clean(repr(item))}")
+                return self._failing.transient(
+                    request, f"a choice without text: {self._failing.clean(repr(item))}"
+                )
             read.append(choice)
         served = data.get("model")
         return Completion(tuple(read), usage_of(data.get("usage")), served if isinstance(served, str) else "")
-
-    def _unconnected(self, request: Request, err: Exception) -> DrpoError:
-        import httpx2
-
-        causes: list[BaseException] = [err]
-        while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None and len(causes) < 9:
-            causes.append(cause)
-        said = self._clean(next((str(c) for c in reversed(causes) if str(c)), type(err).__name__))
-        if any(isinstance(c, ssl.SSLCertVerificationError) for c in causes):
-            remedy = "Check the address; a private authority's certificate belongs into the system's store"
-            return ProviderRefused(f"{self._who(request)}: its certificate is not trusted: {said}. {remedy}.")
-        if any(isinstance(c, (httpx2.UnsupportedProtocol, httpx2.InvalidURL)) for c in causes):
-            return ProviderRefused(
-                f"{self._who(request)}: not a usable URL: {said}. Expected http(s)://HOST/v1."
-            )
-        never = any(isinstance(c, (httpx2.ConnectError, httpx2.ConnectTimeout)) for c in causes)
-        message = f"{self._who(request)}: no connection, or it broke: {said}"
-        return Unconnected(message, charge="unsent" if never else "perhaps")
-
-    def _fault(
-        self, request: Request, body: Collection[str], fault: Fault, headers: Mapping[str, str]
-    ) -> Completion | DrpoError:
-        """What an error of the server means: a completion, or the exception to raise."""
-        said = self._clean(fault.said).rstrip(". ") or "no message"
-        message = f"{self._who(request)}: HTTP {fault.status}: {said}"
-        meaning = fault.meaning()
-        if meaning == "filtered":
-            return Completion((Choice("", "content_filter"),))
-        if meaning == "too_long":
-            return Completion((Choice("", "context_length"),))
-        if meaning == "no_credit":
-            return _told(
-                ProviderRefused(
-                    f"{message}. Add credit or raise the account's limit, then run the same again."
-                ),
-                fault.status,
-                said,
-            )
-        if (name := fault.parameter_not_taken(body)) is not None:
-            return ParameterRefused(name, f"{message}. The model does not take {name!r}: leave it out.")
-        if meaning == "passing":
-            lost = fault.status in GATEWAY
-            waits_s = retry_after_s(headers, time.time())
-            return Transient(message, waits_s, charge="perhaps" if lost else "none", status=fault.status)
-        return _told(ProviderRefused(f"{message}. {self._remedy(fault.status)}."), fault.status, said)
-
-    def _remedy(self, status: int) -> str:
-        if status == 401 and not self._endpoint.api_key:
-            return "No key was sent: set the variable that holds this endpoint's API key"
-        return _REMEDIES.get(
-            status, "The endpoint does not accept this request; check the model and its settings"
-        )
-
-    def _transient(self, request: Request, problem: str, status: int | None = None) -> Transient:
-        return Transient(f"{self._who(request)}: {problem}", status=status)
-
-    def _who(self, request: Request) -> str:
-        return f"{request.role} model {self._model_name} at {self._endpoint.shown}"
-
-    def _clean(self, text: str) -> str:
-        return one_line(text, self._endpoint.api_key)
-
-
-def _told(refused: ProviderRefused, status: int, said: str) -> ProviderRefused:
-    refused.status, refused.said = status, said
-    return refused
 
 
 def _json_or_text(raw: bytes) -> object:

@@ -30,6 +30,9 @@ class Endpoint:
     url: str
     api_key: str | None = field(default=None, repr=False)
 
+    def __hash__(self) -> int:
+        return hash(self.url)  # which a text remembers: every request looks its connections up
+
     @property
     def shown(self) -> str:
         """The URL as it may be shown: without user name, password and query."""
@@ -61,7 +64,7 @@ class Connections:
         return client
 
     def session(self, endpoint: Endpoint) -> aiohttp.ClientSession:
-        """An aiohttp session for what the SDK's client cannot do (streams), else as `client`."""
+        """An aiohttp session, for streams where there is no pool, else as `client`."""
         key = (asyncio.get_running_loop(), endpoint)
         if (session := self._sessions.get(key)) is None:
             import httpx2
@@ -72,19 +75,11 @@ class Connections:
         return session
 
     def pool(self, endpoint: Endpoint) -> Pool | None:
-        """What gives whole answers at the least cost, else as `client`. None where the way to the endpoint
-        leads through a proxy. Raises httpx2's errors for a URL that is none."""
+        """What gives answers at the least cost, whole or as they come, else as `client`. None where the way
+        to the endpoint leads through a proxy. Raises httpx2's errors for a URL that is none."""
         key = (asyncio.get_running_loop(), endpoint)
         if key not in self._pools:
-            import httpx2
-
-            from drpo.llm.pool import Pool
-            from drpo.llm.transport import environment_proxy
-
-            url = httpx2.URL(endpoint.shown)
-            context = httpx2.create_ssl_context() if url.scheme == "https" else None
-            through = environment_proxy(url.scheme, url.host)
-            self._pools[key] = Pool(url, context) if through is None else None
+            self._pools[key] = _new_pool(endpoint)
         return self._pools[key]
 
     async def aclose(self) -> None:
@@ -102,6 +97,18 @@ class Connections:
             client = self._clients.pop(key)
             if key[0] is loop:
                 await client.close()
+
+
+def _new_pool(endpoint: Endpoint) -> Pool | None:
+    import httpx2
+
+    from drpo.llm.pool import Pool
+    from drpo.llm.transport import environment_proxy
+
+    url = httpx2.URL(endpoint.shown)
+    if environment_proxy(url.scheme, url.host) is not None:
+        return None
+    return Pool(url, httpx2.create_ssl_context() if url.scheme == "https" else None)
 
 
 def _new_client(endpoint: Endpoint) -> openai.AsyncOpenAI:

@@ -1,4 +1,4 @@
-"""Whole answers over HTTP/1.1 from one server, over connections that are kept.
+"""Answers over HTTP/1.1 from one server, whole or as they come, over connections that are kept.
 
 A server that passes requests on spends most of a request's processor time in a general HTTP client (see
 `benchmarks/serving.py`). This one posts and reads, and no more: no redirects, cookies, compression or
@@ -11,15 +11,14 @@ import asyncio
 import ssl
 from collections import deque
 from dataclasses import dataclass
-from typing import cast
 
-import httptools
 import httpx2
 
-LONGEST_HEAD = 64 * 1024
-"""Bytes of an answer before its body, interim answers (1xx) included."""
+from drpo.llm.pool_connection import Connection, Headers
+from drpo.llm.pool_stream import Stream
+
 LONGEST_BODY = 64_000_000
-"""Bytes of an answer's body: a server that never ends is left."""
+"""Bytes of a whole answer's body: a server that never ends is left."""
 CONNECT_S = 10.0
 KEPT_S = 60.0
 """How long a connection that nobody uses is kept open."""
@@ -49,8 +48,8 @@ class Pool:
         self._host = url.host
         self._port = url.port or (443 if url.scheme == "https" else 80)
         self._context = context if url.scheme == "https" else None
-        self._open: set[_Connection] = set()
-        self._idle: deque[_Connection] = deque()
+        self._open: set[Connection] = set()
+        self._idle: deque[Connection] = deque()
         self._sweeping: asyncio.TimerHandle | None = None
         self._over = False
 
@@ -63,15 +62,26 @@ class Pool:
         """
         connection = self._kept() or await self._connected(min(CONNECT_S, timeout_s))
         try:
-            reply = await connection.ask(b"%b%d\r\n\r\n%b" % (head, len(body), body), timeout_s)
+            whole = _Whole(connection)
+            connection.send(b"%b%d\r\n\r\n%b" % (head, len(body), body), whole, timeout_s)
+            reply = await whole.reply
         except BaseException:
             connection.transport.abort()
             raise
-        if connection.reusable and not self._over:
-            self._keep(connection)
-        else:
-            connection.transport.close()
+        self._keep(connection)
         return reply
+
+    async def stream(self, head: bytes, body: bytes, timeout_s: float) -> Stream:
+        """The answer to a request, whatever its status, from when its head has come; who asks must close it.
+
+        Errors and cancelling as of `post`, but that `timeout_s` bounds the time to the head, and then that
+        between two parts of the body, whose length has no bound.
+        """
+        connection = self._kept() or await self._connected(min(CONNECT_S, timeout_s))
+        stream = Stream(connection, timeout_s, self._keep)
+        connection.send(b"%b%d\r\n\r\n%b" % (head, len(body), body), stream, timeout_s)
+        await stream.begun()
+        return stream
 
     def close(self) -> None:
         """Close all connections. May be called twice."""
@@ -82,7 +92,7 @@ class Pool:
             connection.transport.abort()
         self._idle.clear()
 
-    def _kept(self) -> _Connection | None:
+    def _kept(self) -> Connection | None:
         """The connection used last, which is the least likely to be closed at the other end by now."""
         while self._idle:
             connection = self._idle.pop()
@@ -90,18 +100,21 @@ class Pool:
                 return connection
         return None
 
-    async def _connected(self, within_s: float) -> _Connection:
+    async def _connected(self, within_s: float) -> Connection:
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(within_s):
                 _, connection = await loop.create_connection(
-                    lambda: _Connection(loop, self._open), self._host, self._port, ssl=self._context
+                    lambda: Connection(loop, self._open), self._host, self._port, ssl=self._context
                 )
         except TimeoutError:
             raise ConnectionError(f"no connection within {within_s:g} s") from None
         return connection
 
-    def _keep(self, connection: _Connection) -> None:
+    def _keep(self, connection: Connection) -> None:
+        if self._over or not connection.reusable:
+            connection.transport.close()
+            return
         connection.kept_at_s = connection.loop.time()
         self._idle.append(connection)
         if self._sweeping is None:
@@ -118,134 +131,33 @@ class Pool:
             self._sweeping = loop.call_later(wait_s, self._sweep, loop)
 
 
-class _Connection(asyncio.Protocol):
-    """One connection. kept_at_s: when it was last put aside."""
+class _Whole:
+    """Gathers an answer. `reply`: the whole of it."""
 
-    transport: asyncio.Transport
+    __slots__ = ("_connection", "_headers", "_left", "_parts", "_status", "reply")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, peers: set[_Connection]) -> None:
-        self.loop, self._peers = loop, peers
-        self._parser = httptools.HttpResponseParser(self)
-        self._asked: asyncio.Future[Reply] | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        self._late_at_s = self._fires_at_s = 0.0
-        self._headers: list[tuple[bytes, bytes]] = []
+    def __init__(self, connection: Connection) -> None:
+        self.reply: asyncio.Future[Reply] = connection.loop.create_future()
+        self._connection = connection
         self._parts: list[bytes] = []
-        self._in_head = self._ends = False
-        self._head_bytes = self._body_bytes = 0
-        self.kept_at_s = 0.0
+        self._left = LONGEST_BODY
 
-    @property
-    def reusable(self) -> bool:
-        """Whether another request may be sent here."""
-        return not self._ends and not self.transport.is_closing()
+    def head(self, status: int, headers: Headers) -> None:
+        self._status, self._headers = status, headers
 
-    def ask(self, request: bytes, timeout_s: float) -> asyncio.Future[Reply]:
-        """The answer to a request, which is sent now."""
-        self._bound(timeout_s)
-        self._asked = asked = self.loop.create_future()
-        self._headers, self._parts = [], []
-        self._in_head, self._ends = True, True  # until the answer says that the connection stays
-        self._head_bytes = self._body_bytes = 0
-        self.transport.write(request)
-        return asked
+    def came(self, part: bytes) -> None:
+        self._parts.append(part)
+        self._left -= len(part)
+        if self._left < 0:
+            self._connection.fail(f"the answer is longer than {LONGEST_BODY} bytes")
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast("asyncio.Transport", transport)  # uvloop's is none by its class
-        self._peers.add(self)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._peers.discard(self)
-        self._ends = True
-        if self._timer is not None:
-            self._timer.cancel()
-        names = {name for name, _ in self._headers}
-        if exc is None and not self._in_head and not names & {b"content-length", b"transfer-encoding"}:
-            self._answer()  # a body that goes to the end of the connection
-        else:
-            self._fail(str(exc or "") or "the server closed the connection before the end of its answer")
-
-    def data_received(self, data: bytes) -> None:
-        if self._asked is None:  # nothing was asked for: what comes belongs to no request
-            self._ends = True
-            self.transport.abort()
+    def ended(self, error: OSError | None) -> None:
+        if self.reply.done():
             return
-        if self._in_head:
-            self._head_bytes += len(data)
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            self._fail("an answer that changes the protocol")
-        except httptools.HttpParserError as error:
-            self._fail(f"an answer that is no HTTP: {error}")
-        if self._in_head and self._head_bytes > LONGEST_HEAD:
-            self._fail(f"the head of the answer is longer than {LONGEST_HEAD} bytes")
-        elif self._body_bytes > LONGEST_BODY:
-            self._fail(f"the answer is longer than {LONGEST_BODY} bytes")
-
-    def on_message_begin(self) -> None:
-        if self._asked is None:
-            self._ends = True  # a second answer, to nothing
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if self._in_head:  # and no trailer
-            self._headers.append((name.lower(), value))
-
-    def on_headers_complete(self) -> None:
-        self._in_head = self._parser.get_status_code() < 200
-        if self._in_head:
-            self._headers = []  # of an interim answer, which the real one follows
-
-    def on_body(self, body: bytes) -> None:
-        self._body_bytes += len(body)
-        self._parts.append(body)
-
-    def on_message_complete(self) -> None:
-        if not self._in_head and self._asked is not None:
-            self._ends = not self._parser.should_keep_alive()
-            self._answer()
-
-    def _answer(self) -> None:
-        asked = self._over()
-        if asked is not None and not asked.done():
-            status = self._parser.get_status_code()
-            asked.set_result(Reply(status, tuple(self._headers), b"".join(self._parts)))
-
-    def _fail(self, said: str) -> None:
-        self._break(ConnectionError(said))
-
-    def _bound(self, timeout_s: float) -> None:
-        """Have the request that is sent now end in time. One timer serves the requests of a connection until
-        it fires: to make one for each, and to cancel it, takes longer than all else here."""
-        self._late_at_s = self.loop.time() + timeout_s
-        if self._timer is not None and self._late_at_s < self._fires_at_s:
-            self._timer.cancel()
-            self._timer = None
-        if self._timer is None:
-            self._fires_at_s = self._late_at_s
-            self._timer = self.loop.call_later(timeout_s, self._fire)
-
-    def _fire(self) -> None:
-        self._timer = None
-        if self._asked is None:
-            return
-        left_s = self._late_at_s - self.loop.time()
-        if left_s > 0:  # what was asked when the timer was set has been answered
-            self._bound(left_s)
+        if error is None:
+            self.reply.set_result(Reply(self._status, tuple(self._headers), b"".join(self._parts)))
         else:
-            self._break(TimeoutError())
-
-    def _break(self, error: OSError) -> None:
-        asked = self._over()
-        self._ends = True
-        self.transport.abort()
-        if asked is not None and not asked.done():
-            asked.set_exception(error)
-
-    def _over(self) -> asyncio.Future[Reply] | None:
-        """Who waited for the answer, if anybody."""
-        asked, self._asked = self._asked, None
-        return asked
+            self.reply.set_exception(error)
 
 
 def head_of(url: httpx2.URL, headers: dict[str, str]) -> bytes:

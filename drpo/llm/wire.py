@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterable, AsyncIterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from json.encoder import encode_basestring_ascii as json_text  # what json.dumps makes of a text
 from typing import Any
 
 from drpo.llm.base import Choice, Request, Usage
@@ -76,7 +77,7 @@ _LONGEST_KEPT = 8192  # characters of a message whose JSON is remembered
 @lru_cache(maxsize=1024)
 def _message(role: str, content: str) -> str:
     # Texts by themselves are quick: for an object, json makes an encoder.
-    return f'{{"role": {json.dumps(role)}, "content": {json.dumps(content)}}}'
+    return f'{{"role": {json_text(role)}, "content": {json_text(content)}}}'
 
 
 @lru_cache(maxsize=64)
@@ -127,42 +128,23 @@ def _count(facts: object, name: str) -> int | None:
     return number if isinstance(number, int) and number >= 0 else None
 
 
-LONGEST_EVENT = 4_000_000
-"""Bytes of one event of a stream: a server that sends no line end is not read for ever."""
-
-
-async def events_of(chunks: AsyncIterable[bytes]) -> AsyncIterator[dict[str, Any]]:
-    """The JSON objects of a server-sent event stream, up to [DONE] or its end.
-
-    Raises ValueError for an event that is no JSON object, and for one longer than `LONGEST_EVENT`.
-    """
-    buffer = b""
-    async for chunk in chunks:
-        buffer += chunk
-        *lines, buffer = buffer.split(b"\n")
-        for line in lines:
-            field, _, value = line.strip().partition(b":")
-            if field != b"data":
-                continue  # comments that keep the connection open, names of events
-            if value.strip() == b"[DONE]":
-                return
-            event = json.loads(value)
-            if not isinstance(event, dict):
-                raise ValueError(f"expected an object, came {value[:60]!r}")
-            yield event
-        if len(buffer) > LONGEST_EVENT:
-            raise ValueError("an event without an end")
-
-
 def piece_of(event: dict[str, Any], *, chat: bool) -> Piece:
     """What one event of a stream adds to the reply."""
+    told = event.get("usage")
+    usage = usage_of(told) if isinstance(told, dict) else None
     choices = event.get("choices")
-    usage = usage_of(event["usage"]) if isinstance(event.get("usage"), dict) else None
-    item = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else {}
-    text = item.get("text")
-    if chat:
-        delta = item.get("delta")
-        text = delta.get("content") or delta.get("refusal") if isinstance(delta, dict) else None
+    item = choices[0] if isinstance(choices, list) and choices else None
+    if not isinstance(item, dict):
+        return Piece("", None, usage)
+    if not chat:
+        text = item.get("text")
+    elif isinstance(delta := item.get("delta"), dict):
+        text = delta.get("content") or delta.get("refusal")
+    else:
+        text = None
+    if not isinstance(text, str):
+        text = ""
+    elif not text.isascii():
+        text = valid_unicode(text)
     reason = item.get("finish_reason")
-    found = valid_unicode(text) if isinstance(text, str) else ""
-    return Piece(found, reason if isinstance(reason, str) and reason else None, usage)
+    return Piece(text, reason if isinstance(reason, str) and reason else None, usage)
