@@ -352,3 +352,43 @@ async def test_where_a_proxy_is_set_requests_go_through_it(monkeypatch: pytest.M
         await connections.aclose()
     assert completion.choices[0].text == "by proxy"
     assert proxy.requests[0].headers["host"] == "models.test"
+
+
+def test_an_answer_to_a_request_that_was_not_sent_to_its_end_leaves_its_connection_alone(run: Run) -> None:
+    writers: list[asyncio.StreamWriter] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
+        await reader.readuntil(b"\r\n\r\n")
+        if len(writers) == 1:  # it reads no more, and does not close
+            writer.transport.pause_reading()  # type: ignore[attr-defined]  # as every transport that reads
+            writer.write(b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n")
+        else:
+            writer.write(OK)
+
+    async def main() -> None:
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        url = httpx2.URL(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1")
+        pool = Pool(url)
+        assert (await pool.post(head_of(url, {}), b"x" * 20_000_000, 5.0)).status == 413
+        assert (await pool.post(head_of(url, {}), b"x", 5.0)).status == 200 and len(writers) == 2
+        pool.close()
+        for writer in writers:
+            writer.transport.abort()
+        server.close()
+        await server.wait_closed()
+        await asyncio.sleep(0)
+
+    run(main())
+
+
+def test_a_connection_on_which_too_much_came_is_closed(run: Run) -> None:
+    async def main() -> None:
+        server = Server(OK + OK)
+        async with asking(server) as ask:
+            for _ in range(2):
+                assert (await ask()).body == b"ok"
+                await server.gone.wait()
+                server.gone.clear()
+
+    run(main())

@@ -98,6 +98,7 @@ class Pool:
             connection = self._idle.pop()
             if connection.reusable:
                 return connection
+            connection.transport.close()
         return None
 
     async def _connected(self, within_s: float) -> Connection:

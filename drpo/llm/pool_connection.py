@@ -140,7 +140,8 @@ class Connection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         if not self._in_head and self._receiver is not None:
-            self._ends = not self._parser.should_keep_alive()
+            unsent = self.transport.get_write_buffer_size() > 0  # of a request that was answered early
+            self._ends = unsent or not self._parser.should_keep_alive()
             self._over(None)
 
     def _fire(self) -> None:

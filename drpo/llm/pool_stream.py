@@ -87,7 +87,7 @@ class Stream:
             if self._paused:
                 self._paused = False
                 self._connection.resume(self._timeout_s)
-            self._connection.bound_later(min(REST_S, self._timeout_s))
+            self._connection.bound(min(REST_S, self._timeout_s))
 
     def close(self) -> None:
         """Abort the connection where the answer has neither ended nor been finished: the server is to know

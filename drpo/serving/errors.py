@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from email.utils import formatdate
 from http import HTTPStatus
 from typing import Any
 
@@ -54,7 +55,8 @@ class Refusal(Exception):
     def as_http(self) -> bytes:
         """A whole answer, after which the connection ends: for what no application gets to see."""
         body = self.as_json()
-        headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+        headers = [(b"date", formatdate(usegmt=True).encode("ascii"))]
+        headers += [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
         lines = [f"HTTP/1.1 {self.status} {HTTPStatus(self.status).phrase}".encode("ascii")]
         lines += [b"%b: %b" % header for header in (*headers, (b"connection", b"close"), *self.all_headers())]
         return b"\r\n".join([*lines, b"", body])

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from http import HTTPStatus
-from typing import Any
-from urllib.parse import unquote
 
-import httptools
 from uvicorn.protocols.http.flow_control import FlowControl
 
-from drpo.serving.door import WHOLE, App, Message, Scope, refuse
+from drpo.serving.door import WHOLE, App, Message, refuse
 from drpo.serving.errors import Refusal
+from drpo.serving.reading import Head, Header
 
 ON_LEFT = "drpo.on_left"
 """Where in its scope a request says what to call when its client is gone: it returns whether to cancel the
@@ -21,11 +19,6 @@ task. An application that waits for `http.disconnect` instead needs another task
 _HELD = 64 * 1024
 """Bytes of a body that are held for an application; then its sender waits."""
 _WITHOUT_BODY = (204, 304)
-_ASGI = {"version": "3.0", "spec_version": "2.3"}
-_LONGEST_KEPT = 200
-"""Bytes of an address that is remembered: few of them are asked for."""
-_OF_UPGRADES = (b"upgrade", b"http2-settings")
-Header = tuple[bytes, bytes]
 
 
 class Exchange:
@@ -33,37 +26,64 @@ class Exchange:
 
     coming: more of its body is to come; begun: the head of the answer is made; over: the answer is complete;
     gone: nobody is there to read it; keeps: the connection may stay. ended: called once the answer is
-    complete. common: headers of every answer.
+    complete. cut: closes the connection. common: headers of every answer.
     """
 
     __slots__ = (
-        *("scope", "coming", "begun", "over", "gone", "keeps", "task", "_transport", "_flow", "_ended"),
-        *("_common", "_asks", "_parts", "_held", "_taken", "_given", "_waiter", "_head", "_chunks", "_left"),
+        *(
+            "scope",
+            "coming",
+            "begun",
+            "over",
+            "gone",
+            "keeps",
+            "task",
+            "_transport",
+            "_flow",
+            "_ended",
+            "_cut",
+        ),
+        *(
+            "_common",
+            "_asks",
+            "_parts",
+            "_held",
+            "_taken",
+            "_given",
+            "_waiter",
+            "_head",
+            "_chunks",
+            "_bare",
+            "_left",
+        ),
     )
 
     def __init__(
         self,
-        scope: Scope,
+        head: Head,
         transport: asyncio.Transport,
         flow: FlowControl,
         ended: Callable[[Exchange], None],
+        cut: Callable[[], None],
         common: Iterable[Header],
-        *,
-        keeps: bool,
-        asks: bool,
     ) -> None:
-        self.scope, self.keeps = scope, keeps
+        self.scope, self.keeps, self._asks = head.scope, head.keeps, head.asks
         self.coming = True
         self.begun = self.over = self.gone = False
         self.task: asyncio.Task[None] | None = None
-        self._transport, self._flow, self._ended, self._common = transport, flow, ended, common
-        self._asks = asks  # whether to send the body: the client waits for 100 Continue
+        self._transport, self._flow, self._ended, self._cut, self._common = (
+            transport,
+            flow,
+            ended,
+            cut,
+            common,
+        )
         self._parts: list[bytes] = []
         self._held = 0
         self._taken = self._given = False  # some of it was asked for; all of it was given
         self._waiter: asyncio.Future[None] | None = None
         self._head = b""
-        self._chunks = False
+        self._chunks = self._bare = False
         self._left: int | None = None
 
     async def run(self, app: App) -> None:
@@ -73,6 +93,7 @@ class Exchange:
         except BaseException:  # noqa: BLE001 the application has told of it; a cancelled one ends here too
             pass
         finally:
+            self.scope.pop(ON_LEFT, None)  # which holds the application's own, and that this
             if not self.over and not self.gone:
                 await self._end()
 
@@ -97,6 +118,9 @@ class Exchange:
         """The client is gone, or no longer answered by the application."""
         self.gone = True
         self._wake()
+        left = self.scope.get(ON_LEFT)
+        if left is not None and left() and self.task is not None:
+            self.task.cancel()
 
     async def receive(self) -> Message:
         """More of the body, or that the client is gone."""
@@ -140,6 +164,8 @@ class Exchange:
                 self.keeps = False
         if self.scope["method"] == "HEAD" or status in _WITHOUT_BODY:
             self._left = None
+        elif self._left is None and self.scope["http_version"] != "1.1":
+            self._bare = True  # its end is that of the connection
         elif self._left is None:
             self._chunks = True
             lines.append(b"transfer-encoding: chunked\r\n")
@@ -159,7 +185,7 @@ class Exchange:
             body = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
             if not more:
                 body += b"0\r\n\r\n"
-        else:
+        elif not self._bare:
             body = b""
         if self._head:
             body, self._head = self._head + body, b""
@@ -174,9 +200,9 @@ class Exchange:
         """What an application leaves undone."""
         if self.begun:
             self._transport.write(self._head)
-            self._transport.close()
+            self._cut()
         else:
-            self.keeps, self._left, self._chunks = False, None, False
+            self.keeps, self._left, self._chunks, self._bare = False, None, False, False
             await refuse(self.send, Refusal(500, "a bug of this server", code="internal_error"))
 
     async def _woken(self) -> None:
@@ -189,47 +215,6 @@ class Exchange:
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
-
-
-def scope_of(
-    parser: httptools.HttpRequestParser, url: bytes, headers: list[Header], places: Mapping[str, Any]
-) -> Scope:
-    """A request as ASGI describes it. places: who talks to whom. Raises httptools' and decoding errors for a
-    request line without an address."""
-    return {
-        "type": "http",
-        "asgi": _ASGI,
-        "http_version": parser.get_http_version(),
-        "scheme": "http",
-        "root_path": "",
-        "method": parser.get_method().decode("ascii"),
-        "headers": headers,
-        **places,
-        **(_address if len(url) < _LONGEST_KEPT else _address.__wrapped__)(url),
-    }
-
-
-@lru_cache(maxsize=64)
-def _address(url: bytes) -> dict[str, Any]:
-    parts = httptools.parse_url(url)
-    path = parts.path.decode("ascii")
-    return {
-        "path": unquote(path) if "%" in path else path,
-        "raw_path": parts.path,
-        "query_string": parts.query or b"",
-    }
-
-
-def without_upgrade(request_line: bytes, headers: Iterable[Header]) -> bytes:
-    """The head of a request as it is without the wish for another protocol."""
-    lines = [request_line]
-    for name, value in headers:
-        if name == b"connection":
-            kept = [word for word in value.split(b",") if word.strip().lower() not in _OF_UPGRADES]
-            lines.append(b"connection: " + b",".join(kept))
-        elif name not in _OF_UPGRADES:
-            lines.append(b"%b: %b" % (name, value))
-    return b"\r\n".join(lines) + b"\r\n\r\n"
 
 
 @lru_cache(maxsize=64)

@@ -7,7 +7,7 @@ from typing import Any
 
 from drpo.serving.door import Bounds
 from drpo.serving.metrics import CONTENT_TYPE
-from drpo.serving.protocol import LONGEST_HEAD
+from drpo.serving.reading import LONGEST_HEAD
 from drpo.serving.schemas import Schema, answer_schemas, request_schemas
 
 PATH = "/openapi.json"

@@ -15,16 +15,18 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import httptools
 from uvicorn import Config
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.server import ServerState
 
 from drpo.serving.errors import BUSY_RETRY_S, Refusal
-from drpo.serving.exchange import ON_LEFT, Exchange, scope_of, without_upgrade
+from drpo.serving.exchange import Exchange
+from drpo.serving.reading import Head, Reader
 
-LONGEST_HEAD = 64 * 1024
-"""Bytes of a request before its body."""
+MOST_WAITING = 100
+"""Requests that may wait for the answer to one before them. Behind more of them nothing is read."""
+_READ_ON = 2
+"""While so many are asked or fewer, what comes is read, so that a client that leaves is seen to."""
 KEPT_S = 30.0
 """How long a connection that nobody uses is kept open."""
 _LINGER_S = 2.0
@@ -63,25 +65,23 @@ class Connection(asyncio.Protocol):
             config.load()
         self._patience, self._app, self._state = patience, config.loaded_app, server_state
         self._loop = _loop or asyncio.get_running_loop()
-        self._parser = self._new_parser()
+        self._reader = Reader(self._came, self._part, self._whole)
         self._asked: deque[Exchange] = deque()
-        self._url = b""
-        self._headers: list[tuple[bytes, bytes]] = []
-        self._asks = self._in_head = self._head_is_due = self._lingers = False
-        self._head_bytes = 0
+        self._head_is_due = self._deaf = False
         self._timer: asyncio.TimerHandle | None = None
         self._due_s = self._fires_s = math.inf
         self._reader_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self.transport, self._flow = transport, FlowControl(transport)
+        peer, own = transport.get_extra_info("peername"), transport.get_extra_info("sockname")
+        if not peer or not own:  # gone before it was taken: uvloop tells of it all the same
+            transport.abort()
+            return
+        self._places: dict[str, Any] = {"server": own[:2], "client": peer[:2]}
         self._state.connections.add(self)  # type: ignore[arg-type]  # it names its own classes only
-        self._places: dict[str, Any] = {
-            "server": transport.get_extra_info("sockname")[:2],
-            "client": transport.get_extra_info("peername")[:2],
-        }
         if len(self._state.connections) > self._patience.connections:
-            self._end_with(Refusal(503, "too many connections", retry_after_s=BUSY_RETRY_S))
+            self._refuse(Refusal(503, "too many connections", retry_after_s=BUSY_RETRY_S))
             return
         self._await_head()
 
@@ -91,88 +91,19 @@ class Connection(asyncio.Protocol):
             if timer is not None:
                 timer.cancel()
         self._flow.resume_writing()
-        for exchange in self._asked:
-            exchange.leave()
-            left = exchange.scope.get(ON_LEFT)
-            if left is not None and left() and exchange.task is not None:
-                exchange.task.cancel()
+        self._leave()
+        self._reader.close()
 
     def data_received(self, data: bytes) -> None:
-        if self._lingers:
+        if self._deaf:
             return
         try:
-            self._feed(data)
-        except httptools.HttpParserError:
-            self._end_with(Refusal(400, "this is no HTTP request that can be read"))
+            self._reader.feed(data)
+        except Refusal as refusal:
+            self._refuse(refusal)
             return
         if not self._asked and not self._head_is_due:
             self._await_head()  # most heads come in one piece
-        if self._in_head:
-            self._head_bytes += len(data)
-            if self._head_bytes > LONGEST_HEAD:
-                message = f"the head of the request is longer than {LONGEST_HEAD} bytes"
-                self._end_with(Refusal(431, message))
-
-    def _feed(self, data: bytes) -> None:
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade as upgrade:
-            # Another protocol is asked for in vain, and the request is read as if it were not: the parser,
-            # which would leave out its body, gets it once more without those headers.
-            method, version = self._parser.get_method(), self._parser.get_http_version().encode("ascii")
-            head = without_upgrade(b"%b %b HTTP/%b" % (method, self._url, version), self._headers)
-            self._parser = self._new_parser()
-            self._feed(head + data[upgrade.args[0] :])
-
-    def _new_parser(self) -> httptools.HttpRequestParser:
-        parser = httptools.HttpRequestParser(self)
-        # Who ends a request by `Connection: close` and sends on all the same still has its answer.
-        parser.set_dangerous_leniencies(lenient_data_after_close=True)
-        return parser
-
-    def on_message_begin(self) -> None:
-        self._in_head, self._head_bytes = True, 0
-        self._url, self._headers, self._asks = b"", [], False
-
-    def on_url(self, url: bytes) -> None:
-        self._url += url
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if not self._in_head:
-            return  # a trailer
-        name = name.lower()
-        if name == b"expect" and value.lower() == b"100-continue":
-            self._asks = True
-        self._headers.append((name, value))
-
-    def on_headers_complete(self) -> None:
-        parser = self._parser
-        if parser.should_upgrade() and parser.get_method() != b"CONNECT":
-            return
-        self._in_head = self._head_is_due = False
-        self._due_s = math.inf
-        exchange = Exchange(
-            scope_of(parser, self._url, self._headers, self._places),
-            self.transport,
-            self._flow,
-            self._ended,
-            self._state.default_headers,
-            keeps=parser.get_http_version() == "1.1" and parser.should_keep_alive(),
-            asks=self._asks,
-        )
-        self._asked.append(exchange)
-        if len(self._asked) == 1:
-            self._start(exchange)
-        else:
-            self._flow.pause_reading()  # who sends on before the answer waits for it
-
-    def on_body(self, body: bytes) -> None:
-        if self._asked:
-            self._asked[-1].feed(body)
-
-    def on_message_complete(self) -> None:
-        if self._asked and not self._in_head:
-            self._asked[-1].whole()
 
     def pause_writing(self) -> None:
         self._flow.pause_writing()
@@ -189,7 +120,29 @@ class Connection(asyncio.Protocol):
         if self._asked:
             self._asked[-1].keeps = False
         else:
-            self.transport.close()
+            self._close()
+
+    def _came(self, head: Head) -> None:
+        if len(self._asked) > MOST_WAITING:
+            raise ValueError("expected a client that reads its answers")
+        self._head_is_due = False
+        self._due_s = math.inf
+        head.scope.update(self._places)
+        common = self._state.default_headers
+        exchange = Exchange(head, self.transport, self._flow, self._ended, self._close, common)
+        self._asked.append(exchange)
+        if len(self._asked) == 1:
+            self._start(exchange)
+        elif len(self._asked) > _READ_ON:
+            self._flow.pause_reading()
+
+    def _part(self, body: bytes) -> None:
+        self._asked[-1].feed(body)
+
+    def _whole(self) -> None:
+        self._asked[-1].whole()
+        if len(self._asked) <= _READ_ON:
+            self._flow.resume_reading()
 
     def _start(self, exchange: Exchange) -> None:
         task = exchange.task = self._loop.create_task(exchange.run(self._app))
@@ -202,19 +155,17 @@ class Connection(asyncio.Protocol):
         self._asked.popleft()
         if self.transport.is_closing():
             return
-        if exchange.coming:
-            self._linger()  # it was refused by its head, or by what came of its body so far
-            return
-        if not exchange.keeps:
-            self.transport.close()
-            if self.transport.get_write_buffer_size():
-                self._await_reader()
-            return
-        self._flow.resume_reading()
-        if self._asked:
-            self._start(self._asked[0])
+        if exchange.coming or (self._deaf and not self._asked):
+            self._linger()  # it was refused by its head, or by what came of its body so far; or what followed
+        elif not exchange.keeps:
+            self._close()
         else:
-            self._bound(KEPT_S)
+            if len(self._asked) <= _READ_ON:
+                self._flow.resume_reading()
+            if self._asked:
+                self._start(self._asked[0])
+            else:
+                self._bound(KEPT_S)
 
     def _await_head(self) -> None:
         self._head_is_due = True
@@ -238,9 +189,9 @@ class Connection(asyncio.Protocol):
         left_s = self._due_s - self._loop.time()
         if left_s > 0:
             self._bound(left_s)
-        elif self._in_head:
+        elif self._reader.in_head:
             message = f"the request did not come within {self._patience.request_s:g} s"
-            self._end_with(Refusal(408, message))
+            self._refuse(Refusal(408, message))
         elif self.transport.get_write_buffer_size():
             self.transport.abort()  # the last answer was never read to its end
         else:
@@ -251,27 +202,39 @@ class Connection(asyncio.Protocol):
             abort: Callable[[], None] = self.transport.abort
             self._reader_timer = self._loop.call_later(self._patience.reader_s, abort)
 
-    def _end_with(self, refusal: Refusal) -> None:
-        """Answer below the application, and close. An answer that has begun is not written into."""
-        if self.transport.is_closing() or self._lingers:
+    def _refuse(self, refusal: Refusal) -> None:
+        """Read nothing more: the requests that came whole are answered, then this is told, below the
+        application, if nothing was answered before it, and the connection closed."""
+        if self.transport.is_closing() or self._deaf:
             return
-        if not self._asked or self._took_over(self._asked[-1]):
+        while len(self._asked) > 1 and self._asked[-1].coming:
+            self._asked.pop()  # it was not begun
+        last = self._asked[-1] if self._asked else None
+        if last is not None and not last.coming:
+            self._deaf, self._due_s, last.keeps = True, math.inf, False
+            self._flow.resume_reading()  # a client that leaves is to be seen to
+            return
+        if last is None or not last.begun:
             self.transport.write(refusal.as_http())
         self._linger()
-
-    def _took_over(self, exchange: Exchange) -> bool:
-        """Whether the request whose body is still coming is no longer answered by the application."""
-        if len(self._asked) > 1 or not exchange.coming or exchange.begun:
-            return False
-        exchange.leave()
-        return True
 
     def _linger(self) -> None:
         """Close once the other side has had the time to read: closing on bytes that were not read would take
         the answer from it."""
-        self._lingers = True
-        self._due_s = math.inf
+        self._deaf, self._due_s = True, math.inf
+        self._leave()
         self._flow.resume_reading()
         if self.transport.can_write_eof():
             self.transport.write_eof()
-        self._loop.call_later(_LINGER_S, self.transport.close)
+        self._loop.call_later(_LINGER_S, self._close)
+
+    def _leave(self) -> None:
+        """Nobody waits for the answers any more."""
+        for exchange in self._asked:
+            exchange.leave()
+
+    def _close(self) -> None:
+        """Close once all is written, and whether it is read or not."""
+        self.transport.close()
+        if self.transport.get_write_buffer_size():
+            self._await_reader()
