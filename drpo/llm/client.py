@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncGenerator, Collection, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import parse_qsl, urlsplit
@@ -100,8 +100,7 @@ class OpenAIClient:
 
         if self._options is None:
             self._options = sdk_options(self._endpoint)
-        body = body_of(request, self._model_name)
-        content = json.dumps(body).encode("ascii")
+        content = json.dumps(body_of(request, self._model_name)).encode("ascii")
         client = self._connections.client(self._endpoint)
         url = self._chat_url if request.prompt is None else self._text_url
         try:
@@ -114,28 +113,27 @@ class OpenAIClient:
             return self._failing.transient(request, f"no complete answer within {self._timeout_s:g} s", 504)
         except openai.APIStatusError as err:
             fault = read_fault(err.body, err.status_code)
-            meant = self._failing.fault(request, body, fault, err.response.headers)
+            meant = self._failing.fault(request, fault, err.response.headers)
             return replace(meant, turned_away=True) if isinstance(meant, Completion) else meant
         except (openai.OpenAIError, aiohttp.ClientError, httpx2.HTTPError, httpx2.InvalidURL, OSError) as err:
             return self._failing.unconnected(request, err)
-        return self._read(request, body, response.content, response)
+        return self._read(request, response.content, response)
 
     async def _ask_leanly(self, request: Request) -> Completion | DrpoError:
-        body = body_of(request, self._model_name)
         try:
             pool = self._connections.pool(self._endpoint)
             if pool is None:
                 return await self._ask(request)
-            reply = await pool.post(self._head(request, "application/json"), encoded(body), self._timeout_s)
+            body = encoded(request, self._model_name)
+            reply = await pool.post(self._head(request, "application/json"), body, self._timeout_s)
         except TimeoutError:
             return self._failing.transient(request, f"no complete answer within {self._timeout_s:g} s", 504)
         except _no_connection() as err:
             return self._failing.unconnected(request, err)
         if reply.status == 200:
-            return self._read(request, body, reply.body, reply)
-        meant = self._failing.fault(
-            request, body, read_fault(_json_or_text(reply.body), reply.status), reply.headers
-        )
+            return self._read(request, reply.body, reply)
+        fault = read_fault(_json_or_text(reply.body), reply.status)
+        meant = self._failing.fault(request, fault, reply.headers)
         return replace(meant, turned_away=True) if isinstance(meant, Completion) else meant
 
     async def stream(self, request: Request) -> AsyncGenerator[Piece, None]:
@@ -144,20 +142,19 @@ class OpenAIClient:
 
         Between two pieces at most `timeout_s` may pass.
         """
-        body = body_of(request, self._model_name)
         pieces = Pieces(chat=request.prompt is None)
         coming: _Coming | None = None
         failure: Completion | DrpoError | None = None
         try:
-            coming = await self._begun(request, encoded(body)[:-1] + _STREAMED)
+            coming = await self._begun(request, encoded(request, self._model_name)[:-1] + _STREAMED)
             if coming.status != 200:
                 fault = read_fault(_json_or_text(await coming.whole()), coming.status)
-                failure = self._failing.fault(request, body, fault, coming.headers)
+                failure = self._failing.fault(request, fault, coming.headers)
             while failure is None and not pieces.over and (part := await coming.part()):
                 for piece in pieces.of(part):
                     yield piece
             if pieces.fault is not None:
-                failure = self._failing.fault(request, body, read_fault(pieces.fault), coming.headers)
+                failure = self._failing.fault(request, read_fault(pieces.fault), coming.headers)
             if failure is None:
                 coming.finish()
         except TimeoutError:
@@ -208,9 +205,7 @@ class OpenAIClient:
             headers["Authorization"] = known
         return headers
 
-    def _read(
-        self, request: Request, body: Collection[str], raw: bytes, came: _Came
-    ) -> Completion | DrpoError:
+    def _read(self, request: Request, raw: bytes, came: _Came) -> Completion | DrpoError:
         try:
             # JSON as nearly all send it is text in UTF-8, which json would have to find out.
             plain = raw.startswith(b'{"')
@@ -222,14 +217,14 @@ class OpenAIClient:
         if not isinstance(data, dict) or not isinstance(choices, list) or not choices:
             error = data.get("error") if isinstance(data, dict) else None
             if error:
-                return self._failing.fault(request, body, read_fault(error), came.headers)
+                return self._failing.fault(request, read_fault(error), came.headers)
             return self._failing.transient(
                 request, f"a reply without choices: {self._failing.clean(repr(data))}"
             )
         read: list[Choice] = []
         for item in choices[: request.n]:
             if isinstance(item, dict) and isinstance(error := item.get("error"), dict):
-                return self._failing.fault(request, body, read_fault(error), came.headers)
+                return self._failing.fault(request, read_fault(error), came.headers)
             if (choice := choice_of(item, chat=request.prompt is None)) is None:
                 return self._failing.transient(
                     request, f"a choice without text: {self._failing.clean(repr(item))}"

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import ssl
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 
 from drpo.errors import DrpoError, ParameterRefused, ProviderRefused
 from drpo.llm.base import Choice, Completion, Request
 from drpo.llm.connections import Endpoint
 from drpo.llm.faults import GATEWAY, Fault, one_line
 from drpo.llm.retry import Transient, Unconnected, retry_after_s
+from drpo.llm.wire import body_of
 
 _REMEDIES = {
     401: "Check the API key: the variable that holds it, and that it belongs to this endpoint",
@@ -43,9 +44,7 @@ class Failing:
         message = f"{self._who(request)}: no connection, or it broke: {said}"
         return Unconnected(message, charge="unsent" if never else "perhaps")
 
-    def fault(
-        self, request: Request, body: Collection[str], fault: Fault, headers: Mapping[str, str]
-    ) -> Completion | DrpoError:
+    def fault(self, request: Request, fault: Fault, headers: Mapping[str, str]) -> Completion | DrpoError:
         """What an error of the server means: a completion, or the exception to raise."""
         said = self.clean(fault.said).rstrip(". ") or "no message"
         message = f"{self._who(request)}: HTTP {fault.status}: {said}"
@@ -62,7 +61,7 @@ class Failing:
                 fault.status,
                 said,
             )
-        if (name := fault.parameter_not_taken(body)) is not None:
+        if (name := fault.parameter_not_taken(body_of(request, self._model_name))) is not None:
             return ParameterRefused(name, f"{message}. The model does not take {name!r}: leave it out.")
         if meaning == "passing":
             lost = fault.status in GATEWAY

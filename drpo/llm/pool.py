@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections import deque
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import httpx2
 
@@ -24,8 +24,7 @@ KEPT_S = 60.0
 """How long a connection that nobody uses is kept open."""
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(NamedTuple):
     """An answer. raw_headers: names in lower case, as they came, repeated ones included."""
 
     status: int

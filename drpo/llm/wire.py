@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from json.encoder import encode_basestring_ascii as json_text  # what json.dumps makes of a text
+from operator import attrgetter
 from typing import Any
 
 from drpo.llm.base import Choice, Request, Usage
+
+_SETTINGS = (
+    *("temperature", "top_p", "max_tokens", "max_completion_tokens"),
+    *("stop", "seed", "n", "reply_schema"),
+)
+"""Fields of a request that are sent, but for what is said."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,27 +54,27 @@ def body_of(request: Request, model_name: str) -> dict[str, object]:
     return body
 
 
-def encoded(body: Mapping[str, object]) -> bytes:
-    """The body as JSON, all ASCII. Messages that stand in many requests, as shots do, are written once."""
-    messages = body.get("messages")
-    if not isinstance(messages, list):
-        return json.dumps(body).encode("ascii")
-    rest = {name: value for name, value in body.items() if name != "messages"}
-    try:
-        head = _head(tuple(rest), *rest.values())
-    except TypeError:  # a list or an object among them
-        head = json.dumps(rest)[:-1]
+def encoded(request: Request, model_name: str) -> bytes:
+    """`body_of` as JSON, all ASCII. What stands in many requests, as shots do, is written once."""
+    if request.prompt is not None:
+        return json.dumps(body_of(request, model_name)).encode("ascii")
+    head = _head(model_name, *_settings_of(request))
     said = [
-        _message(m["role"], m["content"]) if len(m["content"]) <= _LONGEST_KEPT else json.dumps(m)
-        for m in messages
+        (_message if len(m.content) <= _LONGEST_KEPT else _message.__wrapped__)(m.role, m.content)
+        for m in request.messages
     ]
     return f'{head}, "messages": [{", ".join(said)}]}}'.encode("ascii")
 
 
+_settings_of = attrgetter(*_SETTINGS)
+
+
 @lru_cache(maxsize=256, typed=True)  # or true would stand where 1 was asked for
-def _head(names: tuple[str, ...], *values: object) -> str:
+def _head(model_name: str, *settings: Any) -> str:
     """What all requests of a kind have in common, as the beginning of an object."""
-    return json.dumps(dict(zip(names, values, strict=True)))[:-1]
+    body = body_of(Request("", prompt="", **dict(zip(_SETTINGS, settings, strict=True))), model_name)
+    del body["prompt"]
+    return json.dumps(body)[:-1]
 
 
 _LONGEST_KEPT = 8192  # characters of a message whose JSON is remembered

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import unquote
 
 import httptools
@@ -22,8 +21,7 @@ _OF_UPGRADES = (b"upgrade", b"http2-settings")
 Header = tuple[bytes, bytes]
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
+class Head(NamedTuple):
     """The head of a request. scope: of ASGI, without who talks to whom. keeps: the connection may stay. asks:
     whether to send the body: the client waits for 100 Continue."""
 

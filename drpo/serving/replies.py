@@ -6,9 +6,8 @@ import json
 import random
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from json.encoder import encode_basestring_ascii as json_text  # what json.dumps makes of a text
-from typing import Any
+from typing import Any, NamedTuple
 
 from drpo.llm.base import Choice, Usage
 
@@ -16,8 +15,7 @@ DONE = b"data: [DONE]\n\n"
 _REASONS = frozenset({"stop", "length", "content_filter"})
 
 
-@dataclass(frozen=True, slots=True)
-class Envelope:
+class Envelope(NamedTuple):
     """What all parts of one answer have in common. model: the name under which it was asked for."""
 
     model: str

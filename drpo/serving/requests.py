@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Set
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from drpo.llm.wire import valid_unicode
 from drpo.serving import fields
@@ -30,8 +30,7 @@ class Wanted:
     include_usage: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Asking:
+class Asking(NamedTuple):
     """A request that can be answered. turns: what was said before `query`, as (query, answer), oldest first.
 
     system: the client's own system messages, joined. chat: whether a chat was asked for, or a completion.
