@@ -29,35 +29,6 @@ class Exchange:
     complete. cut: closes the connection. common: headers of every answer.
     """
 
-    __slots__ = (
-        *(
-            "scope",
-            "coming",
-            "begun",
-            "over",
-            "gone",
-            "keeps",
-            "task",
-            "_transport",
-            "_flow",
-            "_ended",
-            "_cut",
-        ),
-        *(
-            "_common",
-            "_asks",
-            "_parts",
-            "_held",
-            "_taken",
-            "_given",
-            "_waiter",
-            "_head",
-            "_chunks",
-            "_bare",
-            "_left",
-        ),
-    )
-
     def __init__(
         self,
         head: Head,
@@ -71,13 +42,8 @@ class Exchange:
         self.coming = True
         self.begun = self.over = self.gone = False
         self.task: asyncio.Task[None] | None = None
-        self._transport, self._flow, self._ended, self._cut, self._common = (
-            transport,
-            flow,
-            ended,
-            cut,
-            common,
-        )
+        self._transport, self._flow, self._common = transport, flow, common
+        self._ended, self._cut = ended, cut
         self._parts: list[bytes] = []
         self._held = 0
         self._taken = self._given = False  # some of it was asked for; all of it was given
