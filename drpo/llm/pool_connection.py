@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from typing import Protocol, cast
 
 import httptools
+
+from drpo.llm.deadline import Deadline
 
 LONGEST_HEAD = 64 * 1024
 """Bytes of an answer before its body, interim answers (1xx) included."""
@@ -35,8 +36,7 @@ class Connection(asyncio.Protocol):
         self.loop, self._peers = loop, peers
         self._parser = httptools.HttpResponseParser(self)
         self._receiver: Receiver | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        self._late_at_s = self._fires_at_s = 0.0
+        self._deadline = Deadline(loop, self._late)
         self._headers: Headers = []
         self._in_head = self._ends = False
         self._head_bytes = 0
@@ -57,25 +57,17 @@ class Connection(asyncio.Protocol):
 
     def bound(self, timeout_s: float) -> None:
         """Have the answer fail with TimeoutError if it has not ended in that time from now."""
-        # One timer serves the requests of a connection until it fires: to make one for each, and to cancel
-        # it, takes longer than all else here.
-        self._late_at_s = self.loop.time() + timeout_s
-        if self._timer is not None and self._late_at_s < self._fires_at_s:
-            self._timer.cancel()
-            self._timer = None
-        if self._timer is None:
-            self._fires_at_s = self._late_at_s
-            self._timer = self.loop.call_later(timeout_s, self._fire)
+        self._deadline.within(timeout_s)
 
     def bound_later(self, timeout_s: float) -> None:
         """As `bound`, for less: the answer fails at the latest when it would have failed before."""
-        self._late_at_s = self.loop.time() + timeout_s
+        self._deadline.later(timeout_s)
 
     def pause(self) -> None:
         """Read nothing more, for as long as it takes, until `resume`."""
         if not self.transport.is_closing():
             self.transport.pause_reading()
-            self._late_at_s = math.inf
+            self._deadline.never()
 
     def resume(self, timeout_s: float) -> None:
         """Read on, with a new bound."""
@@ -94,8 +86,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._peers.discard(self)
         self._ends = True
-        if self._timer is not None:
-            self._timer.cancel()
+        self._deadline.close()
         names = {name for name, _ in self._headers}
         if exc is None and not self._in_head and not names & {b"content-length", b"transfer-encoding"}:
             self._over(None)  # a body that goes to the end of the connection
@@ -144,14 +135,8 @@ class Connection(asyncio.Protocol):
             self._ends = unsent or not self._parser.should_keep_alive()
             self._over(None)
 
-    def _fire(self) -> None:
-        self._timer = None
-        if self._receiver is None or self._late_at_s == math.inf:
-            return
-        left_s = self._late_at_s - self.loop.time()
-        if left_s > 0:  # what was asked when the timer was set has been answered, or gone on
-            self.bound(left_s)
-        else:
+    def _late(self) -> None:
+        if self._receiver is not None:
             self._break(TimeoutError())
 
     def _break(self, error: OSError) -> None:

@@ -8,7 +8,6 @@ is passed on. This one is made for its server (`uvicorn.Server` starts and ends 
 from __future__ import annotations
 
 import asyncio
-import math
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from uvicorn import Config
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.server import ServerState
 
+from drpo.llm.deadline import Deadline
 from drpo.serving.errors import BUSY_RETRY_S, Refusal
 from drpo.serving.exchange import Exchange
 from drpo.serving.reading import Head, Reader
@@ -68,8 +68,7 @@ class Connection(asyncio.Protocol):
         self._reader = Reader(self._came, self._part, self._whole)
         self._asked: deque[Exchange] = deque()
         self._head_is_due = self._deaf = False
-        self._timer: asyncio.TimerHandle | None = None
-        self._due_s = self._fires_s = math.inf
+        self._deadline = Deadline(self._loop, self._late)
         self._reader_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -87,9 +86,9 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._state.connections.discard(self)
-        for timer in (self._timer, self._reader_timer):
-            if timer is not None:
-                timer.cancel()
+        self._deadline.close()
+        if self._reader_timer is not None:
+            self._reader_timer.cancel()
         self._flow.resume_writing()
         self._leave()
         self._reader.close()
@@ -126,7 +125,7 @@ class Connection(asyncio.Protocol):
         if len(self._asked) > MOST_WAITING:
             raise ValueError("expected a client that reads its answers")
         self._head_is_due = False
-        self._due_s = math.inf
+        self._deadline.never()
         head.scope.update(self._places)
         common = self._state.default_headers
         exchange = Exchange(head, self.transport, self._flow, self._ended, self._close, common)
@@ -167,31 +166,14 @@ class Connection(asyncio.Protocol):
             if self._asked:
                 self._start(self._asked[0])
             else:
-                self._bound(KEPT_S)
+                self._deadline.within(KEPT_S)
 
     def _await_head(self) -> None:
         self._head_is_due = True
-        self._bound(self._patience.request_s)
+        self._deadline.within(self._patience.request_s)
 
-    def _bound(self, within_s: float) -> None:
-        """Have the waiting for a request end in time. One timer serves until it fires: to make one for each
-        request, and to cancel it, takes longer than to read a head."""
-        self._due_s = self._loop.time() + within_s
-        if self._timer is not None and self._due_s < self._fires_s:
-            self._timer.cancel()
-            self._timer = None
-        if self._timer is None:
-            self._fires_s = self._due_s
-            self._timer = self._loop.call_later(within_s, self._fire)
-
-    def _fire(self) -> None:
-        self._timer = None
-        if math.isinf(self._due_s):
-            return
-        left_s = self._due_s - self._loop.time()
-        if left_s > 0:
-            self._bound(left_s)
-        elif self._reader.in_head:
+    def _late(self) -> None:
+        if self._reader.in_head:
             message = f"the request did not come within {self._patience.request_s:g} s"
             self._refuse(Refusal(408, message))
         elif self.transport.get_write_buffer_size():
@@ -213,7 +195,8 @@ class Connection(asyncio.Protocol):
             self._asked.pop()  # it was not begun
         last = self._asked[-1] if self._asked else None
         if last is not None and not last.coming:
-            self._deaf, self._due_s, last.keeps = True, math.inf, False
+            self._deaf, last.keeps = True, False
+            self._deadline.never()
             self._flow.resume_reading()  # a client that leaves is to be seen to
             return
         if last is None or not last.begun:
@@ -223,7 +206,8 @@ class Connection(asyncio.Protocol):
     def _linger(self) -> None:
         """Close once the other side has had the time to read: closing on bytes that were not read would take
         the answer from it."""
-        self._deaf, self._due_s = True, math.inf
+        self._deaf = True
+        self._deadline.never()
         self._leave()
         self._flow.resume_reading()
         if self.transport.can_write_eof():

@@ -40,7 +40,7 @@ class Reader:
         self, came: Callable[[Head], None], part: Callable[[bytes], None], whole: Callable[[], None]
     ) -> None:
         self.in_head = False
-        self._came, self.on_body, self._whole = came, self._counted(part), whole
+        self._came, self._part, self._whole = came, part, whole
         self._parser = self._new_parser()
         self._url = b""
         self._headers: list[Header] = []
@@ -109,17 +109,14 @@ class Reader:
         }
         self._came(Head(scope, version == "1.1" and parser.should_keep_alive(), self._asks))
 
+    def on_body(self, body: bytes) -> None:
+        self._fed = True
+        self._part(body)
+
     def on_message_complete(self) -> None:
         if self._in_body:
             self._in_body = False
             self._whole()
-
-    def _counted(self, part: Callable[[bytes], None]) -> Callable[[bytes], None]:
-        def on_body(body: bytes) -> None:
-            self._fed = True
-            part(body)
-
-        return on_body
 
     def _without_upgrade(self) -> bytes:
         """Another protocol is asked for in vain, and the request is read as if it were not: the parser, which
