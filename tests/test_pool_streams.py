@@ -287,3 +287,14 @@ def test_a_pool_that_is_closed_ends_its_streams(run: Run) -> None:
             await peer.gone.wait()
 
     run(main())
+
+
+def test_a_connection_on_which_more_than_the_stream_came_is_closed(run: Run) -> None:
+    async def main() -> None:
+        async with streaming() as peer:
+            for number in (1, 2):
+                stream, _ = await peer.begin(WHOLE + WHOLE)
+                assert await rest_of(stream) == b"abcde" and peer.connections == number
+            await peer.gone.wait()
+
+    run(main())

@@ -41,13 +41,18 @@ class Held:
         await respond(send, 200, b"held;", b"text/plain")
 
 
+BAD_CHUNK = b"POST /a HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n"
 LONG_HEADS = (b"GET /" + b"x" * 100_000, b"GET / HTTP/1.1\r\nX: " + b"y" * 200_000)
 
 
 @pytest.mark.parametrize(
     ("behind", "together"),
     [
-        *((wrong, together) for wrong in (b"}", b"\0garbage\r\n\r\n") for together in (True, False)),
+        *(
+            (wrong, together)
+            for wrong in (b"}", b"\0garbage\r\n\r\n", BAD_CHUNK)
+            for together in (True, False)
+        ),
         *((head, False) for head in LONG_HEADS),
     ],
 )
@@ -106,6 +111,7 @@ def test_only_so_many_requests_may_wait_and_those_are_answered(run: Run, asks: b
         b"POST /a HTTP/1.1\r\nContent-Length: 100000\r\n\r\n" + b"a" * 100_000,
         POST + POST,
         UPGRADE + UPGRADE,
+        POST + POST + POST + b"\0garbage\r\n\r\n",
     ],
 )
 def test_a_client_that_leaves_is_noticed_whatever_it_has_sent(run: Run, asks: bytes) -> None:
